@@ -1,0 +1,172 @@
+//! The exact entries: a moka cache with a deadline for each, and no capacity.
+//!
+//! A capacity would make moka drop or refuse live revocations, so there is none; the budget is kept by
+//! refusing writes. moka's own deadlines lie far behind ours and only free memory should ours never run.
+
+use std::{
+    hash::{BuildHasher, Hasher},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use moka::{Expiry, sync::Cache};
+
+use super::visible::Map;
+use crate::{
+    revocation::{Change, Cutoff, RevocationId, ScopeState},
+    time::Clock,
+};
+
+/// What is held for one scope. Nearly always a single revocation.
+#[derive(Clone, Debug)]
+pub(crate) enum Entry {
+    One { id: RevocationId, cutoff: Cutoff, retain_until: u64 },
+    Several(Arc<ScopeState>),
+}
+
+impl Entry {
+    pub(crate) fn from_state(state: ScopeState) -> Self {
+        match state.only() {
+            Some((id, cutoff, retain_until)) => Self::One { id, cutoff, retain_until },
+            None => Self::Several(Arc::new(state)),
+        }
+    }
+
+    pub(crate) fn state(&self) -> ScopeState {
+        match self {
+            Self::One { id, cutoff, retain_until } => {
+                let mut state = ScopeState::default();
+                state.revoke(*id, *cutoff, *retain_until);
+                state
+            }
+            Self::Several(state) => (**state).clone(),
+        }
+    }
+
+    /// The entry with `change` merged in; `None` where that changes nothing.
+    pub(crate) fn merged(before: Option<&Self>, change: &Change) -> Option<Self> {
+        if let (None, Change::Revoke(record)) = (before, change) {
+            return Some(Self::One { id: record.id(), cutoff: record.cutoff(), retain_until: record.retain_until() });
+        }
+        let before = before.map(Self::state).unwrap_or_default();
+        let mut after = before.clone();
+        after.apply(change);
+        (after != before).then(|| Self::from_state(after))
+    }
+
+    pub(crate) fn cutoff(&self) -> Option<Cutoff> {
+        match self {
+            Self::One { cutoff, .. } => Some(*cutoff),
+            Self::Several(state) => state.cutoff(),
+        }
+    }
+
+    pub(crate) fn retain_until(&self) -> Option<u64> {
+        match self {
+            Self::One { retain_until, .. } => Some(*retain_until),
+            Self::Several(state) => state.retain_until(),
+        }
+    }
+
+    pub(crate) fn remember_until(&self) -> u64 {
+        match self {
+            Self::One { retain_until, .. } => *retain_until,
+            Self::Several(state) => state.remember_until(),
+        }
+    }
+
+    pub(crate) fn records(&self) -> usize {
+        match self {
+            Self::One { .. } => 1,
+            Self::Several(state) => state.len(),
+        }
+    }
+}
+
+pub(crate) struct Entries(Cache<u128, Entry, KeyHash>);
+
+impl Entries {
+    /// `slack` is how long after its time an entry may at least stay.
+    pub(crate) fn new(clock: Arc<dyn Clock>, slack: Duration) -> Self {
+        Self(Cache::builder().expire_after(Deadline { clock, slack }).build_with_hasher(KeyHash))
+    }
+
+    /// Lets moka free what was removed.
+    pub(crate) fn tidy(&self) {
+        self.0.run_pending_tasks();
+    }
+}
+
+impl Map for Entries {
+    type Entry = Entry;
+
+    fn put(&self, key: u128, entry: Entry) {
+        self.0.insert(key, entry);
+    }
+
+    #[inline]
+    fn find(&self, key: u128) -> Option<Entry> {
+        // `contains_key` is a fraction of `get`, and nearly every look-up here is a false "maybe".
+        if self.0.contains_key(&key) { self.0.get(&key) } else { None }
+    }
+
+    fn remove(&self, key: u128) {
+        self.0.invalidate(&key);
+    }
+}
+
+struct Deadline {
+    clock: Arc<dyn Clock>,
+    slack: Duration,
+}
+
+impl Deadline {
+    fn of(&self, entry: &Entry) -> Duration {
+        const CENTURY: u64 = 100 * 365 * 24 * 60 * 60;
+        let left = entry.remember_until().saturating_sub(self.clock.now().unix());
+        Duration::from_secs(left.min(CENTURY)).saturating_add(self.slack)
+    }
+}
+
+impl Expiry<u128, Entry> for Deadline {
+    fn expire_after_create(&self, _: &u128, entry: &Entry, _: Instant) -> Option<Duration> {
+        Some(self.of(entry))
+    }
+
+    // moka's default keeps the old deadline, and a scope that is revoked again would be forgotten early.
+    fn expire_after_update(&self, _: &u128, entry: &Entry, _: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(self.of(entry))
+    }
+}
+
+/// Keys are keyed hashes already.
+#[derive(Clone, Copy)]
+struct KeyHash;
+
+struct Folded(u64);
+
+impl BuildHasher for KeyHash {
+    type Hasher = Folded;
+
+    fn build_hasher(&self) -> Folded {
+        Folded(0)
+    }
+}
+
+impl Hasher for Folded {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = self.0.rotate_left(1) ^ u64::from_ne_bytes(word);
+        }
+    }
+
+    fn write_u128(&mut self, key: u128) {
+        self.0 = (key >> 64) as u64 ^ (key as u64);
+    }
+}

@@ -1,0 +1,97 @@
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use super::Why;
+use crate::time::Moment;
+
+/// What happens once this node has not been known to be in step with the backend for too long.
+///
+/// There is no default: choosing between refusing everyone and missing revocations is the user's call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Staleness {
+    pub(crate) after: Duration,
+    pub(crate) then: Then,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    Refuse,
+    Serve,
+}
+
+impl Staleness {
+    /// Requests with a token are refused (503 with `Retry-After`) once the node is stale for this long.
+    pub const fn refuse_after(after: Duration) -> Self {
+        Self { after, then: Then::Refuse }
+    }
+
+    /// Requests are served from what the node last knew. It counts as stale, and not ready, after this long.
+    pub const fn serve_after(after: Duration) -> Self {
+        Self { after, then: Then::Serve }
+    }
+
+    /// The limit.
+    pub const fn after(&self) -> Duration {
+        self.after
+    }
+
+    /// Whether a stale node goes on serving.
+    pub const fn serves(&self) -> bool {
+        matches!(self.then, Then::Serve)
+    }
+}
+
+/// When this node was last known to be in step with the backend.
+#[derive(Debug)]
+pub(super) struct Freshness {
+    staleness: Staleness,
+    /// Milliseconds of both clocks; 0: never.
+    wall: AtomicU64,
+    monotonic: AtomicU64,
+}
+
+impl Freshness {
+    pub(super) const fn new(staleness: Staleness) -> Self {
+        Self { staleness, wall: AtomicU64::new(0), monotonic: AtomicU64::new(0) }
+    }
+
+    pub(super) const fn staleness(&self) -> Staleness {
+        self.staleness
+    }
+
+    /// Everything the backend held at `moment` has been applied.
+    pub(super) fn in_step_at(&self, moment: Moment) {
+        // Only ever later: an answer that was slow to arrive must not make a fresh node look stale.
+        self.monotonic.fetch_max(moment.monotonic, Ordering::Release);
+        // Wall time follows the moment, since it may be stepped back. 0 is kept for "never".
+        self.wall.store(moment.wall.max(1), Ordering::Release);
+    }
+
+    pub(super) fn age(&self, now: Moment) -> Option<Duration> {
+        match self.wall.load(Ordering::Acquire) {
+            0 => None,
+            wall => Some(now.since(Moment::new(wall, self.monotonic.load(Ordering::Acquire)))),
+        }
+    }
+
+    /// Why the node cannot be trusted to know everything, if so; a limit crossed counts whatever the policy.
+    #[inline]
+    pub(super) fn doubt(&self, now: Moment) -> Option<Why> {
+        match self.age(now) {
+            None => Some(Why::NotReady),
+            Some(age) if age > self.staleness.after => Some(Why::Stale),
+            Some(_) => None,
+        }
+    }
+
+    /// The doubt that stops a request: none where the user chose to serve from a stale list.
+    #[inline]
+    pub(super) fn refuses(&self, now: Moment) -> Option<Why> {
+        match self.doubt(now) {
+            Some(Why::Stale) if self.staleness.serves() => None,
+            doubt => doubt,
+        }
+    }
+}

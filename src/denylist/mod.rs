@@ -1,0 +1,491 @@
+//! This node's replica of all live revocations, and the check against it.
+//!
+//! A compact filter answers "surely not revoked" for nearly every request; behind it a moka cache holds
+//! the exact entries. Nothing live is ever evicted: a full list refuses writes.
+
+mod atomic;
+mod entries;
+mod expiry;
+mod filter;
+mod freshness;
+mod quota;
+mod verdict;
+mod visible;
+
+pub use self::{
+    freshness::Staleness,
+    verdict::{Reason, Verdict, Why},
+};
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use self::{
+    entries::{Entries, Entry},
+    expiry::Expiry,
+    filter::Filter,
+    quota::Quota,
+    visible::Visible,
+};
+use crate::{
+    policy::MissingIat,
+    revocation::{Change, Cutoff, Lifetimes, Record, RevocationId, ScopeHasher, ScopeKey, ScopeKind},
+    time::{Clock, Moment, SystemClock},
+    token::{Identity, ScopeKeys, VerifiedClaims},
+};
+
+/// Settings of a [`Denylist`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DenylistConfig {
+    /// How many revocations may be held, each about 400 bytes. Default: 1,000,000.
+    pub budget: usize,
+    /// How many entries revoked by clients themselves one user may hold, before they widen to that user's
+    /// tokens at that client. Default: 1,000.
+    pub subject_quota: u32,
+    /// The same for one client. Default: a quarter of the default budget.
+    pub client_quota: u32,
+    /// How long tokens live and how far clocks differ.
+    pub lifetimes: Lifetimes,
+    /// What happens when the list is stale.
+    pub staleness: Staleness,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Turns scopes into keys; all nodes of a fleet share its secret.
+    pub hasher: ScopeHasher,
+}
+
+impl DenylistConfig {
+    /// Settings for a list of its own, with a hasher of its own.
+    pub fn new(staleness: Staleness) -> Self {
+        Self {
+            budget: 1_000_000,
+            subject_quota: 1_000,
+            client_quota: 250_000,
+            lifetimes: Lifetimes::DEFAULT,
+            staleness,
+            clock: Arc::new(SystemClock),
+            hasher: ScopeHasher::random(),
+        }
+    }
+}
+
+/// The replica of all live revocations that every request is checked against.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_revocation::{
+///     denylist::{Denylist, DenylistConfig, Reason, Staleness, Verdict},
+///     revocation::{Change, Revocation, Scope, ScopeKind},
+///     token::{Claims, Identity},
+/// };
+///
+/// let denylist = Denylist::new(DenylistConfig::new(Staleness::refuse_after(Duration::from_secs(10))));
+/// let now = denylist.now();
+/// denylist.in_step_at(now); // what the replica task says once everything is loaded
+///
+/// let token = Identity::from_verified(
+///     &Claims::new("https://issuer.example/").jti("7f2c").sub("alice").iat(now.unix()).exp(now.unix() + 600),
+/// );
+/// assert_eq!(denylist.check(&token), Verdict::Allow);
+///
+/// let record = Revocation::new(Scope::subject("https://issuer.example/", "alice"))
+///     .into_record(denylist.hasher(), denylist.lifetimes(), now.unix());
+/// denylist.apply(&[Change::Revoke(record)]);
+/// assert_eq!(denylist.check(&token), Verdict::Deny(Reason::Revoked(ScopeKind::Subject)));
+/// ```
+pub struct Denylist {
+    visible: Visible<Entries>,
+    writer: Mutex<Writer>,
+    freshness: freshness::Freshness,
+    clock: Arc<dyn Clock>,
+    hasher: ScopeHasher,
+    lifetimes: Lifetimes,
+    budget: usize,
+    subject_quota: u32,
+    client_quota: u32,
+    /// Kept beside the writer's own, for who must not wait for its lock.
+    scopes: [AtomicU64; ScopeKind::ALL.len()],
+    records: AtomicU64,
+}
+
+struct Writer {
+    expiry: Expiry,
+    /// A new filter that is being filled; every change goes into it as well.
+    building: Option<Arc<Filter>>,
+    /// How many keys went into the present filter.
+    in_filter: usize,
+    quota: Quota,
+    steadiness: Steadiness,
+}
+
+/// What would become of a record if it were published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It adds something, and there is room.
+    Room,
+    /// What is held already covers it.
+    Covered,
+    /// Whatever it could match has expired.
+    Expired,
+    /// The token's subject or client holds too many entries.
+    OverQuota,
+    /// The budget is used up.
+    Full,
+}
+
+const MIN_FILTER: usize = 1 << 16;
+/// How many entries are moved under one hold of the lock.
+const STRIDE: usize = 4096;
+
+impl Denylist {
+    /// An empty list. It is not ready: checks answer [`Verdict::Unknown`] until [`Denylist::in_step_at`].
+    pub fn new(config: DenylistConfig) -> Self {
+        let DenylistConfig { budget, subject_quota, client_quota, lifetimes, staleness, clock, hasher } = config;
+        let now = clock.now();
+        let keep = lifetimes.retain_scope(0);
+        // moka's deadlines are its own clock's; ours come first by a day and a token's whole life.
+        let slack = Duration::from_secs(keep.saturating_add(24 * 60 * 60));
+        let filter = Arc::new(Filter::for_entries(MIN_FILTER, crate::random::u64()));
+        Self {
+            visible: Visible::new(Entries::new(Arc::clone(&clock), slack), filter),
+            writer: Mutex::new(Writer {
+                expiry: Expiry::default(),
+                building: None,
+                in_filter: 0,
+                quota: Quota::new(keep, now.unix()),
+                steadiness: Steadiness::new(now),
+            }),
+            freshness: freshness::Freshness::new(staleness),
+            clock,
+            hasher,
+            lifetimes,
+            budget,
+            subject_quota,
+            client_quota,
+            scopes: Default::default(),
+            records: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the token may pass, as far as this node knows. Synchronous; allocates nothing.
+    ///
+    /// A token without `iat` is refused where a cutoff exists for one of its scopes.
+    pub fn check(&self, identity: &Identity) -> Verdict {
+        self.check_keys(&identity.keys(&self.hasher), MissingIat::DenyIfCutoff, self.now())
+    }
+
+    #[inline]
+    pub(crate) fn check_keys(&self, keys: &ScopeKeys, missing_iat: MissingIat, now: Moment) -> Verdict {
+        if let Some(reason) = self.revoked(keys, missing_iat) {
+            return Verdict::Deny(reason);
+        }
+        self.doubt(now).map_or(Verdict::Allow, Verdict::Unknown)
+    }
+
+    /// What stands in the way of trusting "not revoked", if anything.
+    #[inline]
+    pub(crate) fn doubt(&self, now: Moment) -> Option<Why> {
+        self.freshness.refuses(now)
+    }
+
+    /// The revocation that covers a token. Whatever the clock says, what is held denies.
+    #[inline]
+    pub(crate) fn revoked(&self, keys: &ScopeKeys, missing_iat: MissingIat) -> Option<Reason> {
+        if keys.kinds() & self.visible.kinds() == 0 {
+            return None;
+        }
+        // All probes at once: each may wait for memory, and together they wait once.
+        let mut hits = self.visible.may_hold(keys.iter());
+        while hits != 0 {
+            let place = hits.trailing_zeros();
+            hits &= hits - 1;
+            if let Some(reason) = self.exactly(keys, keys.at(place), missing_iat) {
+                return Some(reason);
+            }
+        }
+        None
+    }
+
+    #[cold]
+    fn exactly(&self, keys: &ScopeKeys, key: u128, missing_iat: MissingIat) -> Option<Reason> {
+        let cutoff = self.visible.look_up(key)?.cutoff()?;
+        let kind = ScopeKey::from_u128(key).kind();
+        match keys.issued(kind) {
+            _ if cutoff == Cutoff::FOREVER => Some(Reason::Revoked(kind)),
+            Some(issued) => cutoff.covers(issued).then_some(Reason::Revoked(kind)),
+            None => (missing_iat != MissingIat::Allow).then_some(Reason::NoIssueTime(kind)),
+        }
+    }
+
+    /// The generation to remember an "allowed" under: read it before [`Denylist::revoked`].
+    #[inline]
+    pub(crate) fn generation(&self) -> u64 {
+        self.visible.generation()
+    }
+
+    /// Merges changes in. When it returns, every check that starts later sees them.
+    ///
+    /// Order and duplicates do not matter. The budget does not stop it: what the backend holds is enforced.
+    pub fn apply(&self, changes: &[Change]) {
+        for changes in changes.chunks(STRIDE) {
+            let mut writer = self.lock();
+            for change in changes {
+                self.apply_one(&mut writer, change);
+            }
+            self.visible.announce();
+        }
+    }
+
+    fn apply_one(&self, writer: &mut Writer, change: &Change) {
+        let key = change.key();
+        let number = key.as_u128();
+        let before = self.visible.find(number);
+        let Some(after) = Entry::merged(before.as_ref(), change) else { return };
+        let kind = key.kind();
+        let (held, until) = before.as_ref().map_or((0, None), |entry| (entry.records(), Some(entry.remember_until())));
+
+        // Counters rise before the entry can be seen.
+        self.records.fetch_add(after.records().saturating_sub(held) as u64, Ordering::Relaxed);
+        if before.is_none() {
+            self.scopes[kind as usize].fetch_add(1, Ordering::Relaxed);
+            writer.in_filter += 1;
+        }
+        if until.is_none_or(|until| Expiry::minute(until) < Expiry::minute(after.remember_until())) {
+            writer.expiry.add(number, after.remember_until());
+        }
+        if let Change::Revoke(record) = change {
+            record.owners().iter().for_each(|owner| writer.quota.add(owner.as_u128()));
+        }
+        self.visible.put(number, 1 << kind as u32, after, writer.building.as_deref());
+    }
+
+    /// What would become of `record` if it were published now.
+    #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle publishes"))]
+    pub(crate) fn admit(&self, record: &Record) -> Admission {
+        let now = self.now().unix();
+        if record.retain_until() < now {
+            return Admission::Expired;
+        }
+        if let Some(entry) = self.visible.find(record.key().as_u128()) {
+            let cutoff = entry.cutoff().is_some_and(|cutoff| cutoff >= record.cutoff());
+            let retained = entry.retain_until().is_some_and(|until| until >= record.retain_until());
+            if cutoff && retained {
+                return Admission::Covered;
+            }
+        }
+        let self_service = !record.owners().is_empty();
+        if self_service {
+            let quota = &self.lock().quota;
+            let over = record.owners().iter().any(|owner| {
+                let most = if owner.kind() == ScopeKind::Client { self.client_quota } else { self.subject_quota };
+                quota.count(owner.as_u128()) >= most
+            });
+            if over {
+                return Admission::OverQuota;
+            }
+        }
+        // The last fifth is kept for those who answer for more than their own tokens.
+        let room = if self_service { self.budget - self.budget / 5 } else { self.budget };
+        if self.records() >= room { Admission::Full } else { Admission::Room }
+    }
+
+    /// The revocations of a scope that this node holds, by id: what a lift names.
+    pub fn revocations(&self, key: ScopeKey) -> Vec<RevocationId> {
+        self.visible.find(key.as_u128()).map(|entry| entry.state().ids().collect()).unwrap_or_default()
+    }
+
+    /// Until when the live revocations of a scope are kept (Unix seconds).
+    #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle lifts"))]
+    pub(crate) fn retained(&self, key: ScopeKey) -> Option<u64> {
+        self.visible.find(key.as_u128())?.retain_until()
+    }
+
+    /// Everything that the backend held at `moment` has been applied: the node is in step as of then.
+    pub fn in_step_at(&self, moment: Moment) {
+        self.freshness.in_step_at(moment);
+    }
+
+    /// How long ago the node was last known to be in step with the backend; `None`: never yet.
+    pub fn staleness(&self) -> Option<Duration> {
+        self.freshness.age(self.now())
+    }
+
+    /// What keeps the node from being ready: not loaded yet, or stale, whatever the policy for requests is.
+    pub fn not_ready(&self) -> Option<Why> {
+        self.freshness.doubt(self.now())
+    }
+
+    /// The limit of staleness and what follows.
+    pub fn staleness_policy(&self) -> Staleness {
+        self.freshness.staleness()
+    }
+
+    /// The present moment, by the list's clock.
+    #[inline]
+    pub fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Makes the keys of this list.
+    pub const fn hasher(&self) -> &ScopeHasher {
+        &self.hasher
+    }
+
+    /// How long tokens live and how far clocks differ.
+    pub const fn lifetimes(&self) -> &Lifetimes {
+        &self.lifetimes
+    }
+
+    /// How many records may be held.
+    pub const fn budget(&self) -> usize {
+        self.budget
+    }
+
+    /// How many records are held, tombstones included.
+    pub fn records(&self) -> usize {
+        self.records.load(Ordering::Relaxed) as usize
+    }
+
+    /// How many scopes of each kind are held.
+    pub fn scopes(&self) -> impl Iterator<Item = (ScopeKind, usize)> + '_ {
+        ScopeKind::ALL.into_iter().zip(&self.scopes).map(|(kind, count)| (kind, count.load(Ordering::Relaxed) as usize))
+    }
+
+    /// Whether [`Denylist::maintain`] should run before its next turn, since the filter is past its size.
+    pub fn wants_maintenance(&self) -> bool {
+        self.lock().in_filter > self.visible.filter_capacity()
+    }
+
+    /// Lets expired entries go and renews the filter. Takes up to seconds where millions of entries are held;
+    /// checks never wait for it, writers for milliseconds. Call it every few seconds, off the async threads.
+    pub fn maintain(&self) {
+        let now = self.now();
+        let steady = {
+            let mut writer = self.lock();
+            writer.quota.turn(now.unix());
+            writer.steadiness.check(now, &self.lifetimes)
+        };
+        if steady {
+            while self.expire(now) {}
+        }
+        self.renew_filter();
+        self.visible.map().tidy();
+    }
+
+    /// Removes one stride of entries whose time is over; whether there may be more.
+    fn expire(&self, now: Moment) -> bool {
+        let margin = self.lifetimes.skew_secs();
+        let before = now.unix().saturating_sub(margin);
+        let mut writer = self.lock();
+        let due = writer.expiry.due(before, STRIDE);
+        for key in &due {
+            let Some(entry) = self.visible.find(*key) else { continue };
+            let kind = ScopeKey::from_u128(*key).kind();
+            if entry.remember_until() < before {
+                self.visible.remove(*key);
+                self.records.fetch_sub(entry.records() as u64, Ordering::Relaxed);
+                if self.scopes[kind as usize].fetch_sub(1, Ordering::Relaxed) == 1 {
+                    self.visible.clear_kinds(1 << kind as u32);
+                }
+            } else if let Entry::Several(state) = &entry {
+                // Extended since, and due again later; only its old tombstones may go now.
+                let mut state = (**state).clone();
+                state.forget_lifted(before);
+                let dropped = entry.records() - state.len();
+                self.visible.put(*key, 1 << kind as u32, Entry::from_state(state), writer.building.as_deref());
+                self.records.fetch_sub(dropped as u64, Ordering::Relaxed);
+            }
+        }
+        due.len() == STRIDE
+    }
+
+    /// Builds a new filter where the present one is too small, too large or full of bits of what has left.
+    fn renew_filter(&self) {
+        let held = |writer: &Writer| -> usize {
+            debug_assert!(writer.in_filter >= self.scopes().map(|(_, count)| count).sum());
+            self.scopes().map(|(_, count)| count).sum()
+        };
+        let (filter, minutes) = {
+            let mut writer = self.lock();
+            let (capacity, held) = (self.visible.filter_capacity(), held(&writer));
+            let too_large = capacity > MIN_FILTER && held < capacity / 8;
+            if writer.building.is_some() || (writer.in_filter <= capacity && !too_large) {
+                return;
+            }
+            // From here on every change also goes into the new filter: what the walk below has passed cannot be missed.
+            let filter = Arc::new(Filter::for_entries((held + held / 2).max(MIN_FILTER), crate::random::u64()));
+            writer.building = Some(Arc::clone(&filter));
+            (filter, writer.expiry.minutes())
+        };
+        for minute in minutes {
+            let mut from = 0;
+            loop {
+                let writer = self.lock();
+                let part = writer.expiry.part(minute, from, STRIDE);
+                part.iter().for_each(|key| filter.insert(*key));
+                from += part.len();
+                if part.len() < STRIDE {
+                    break;
+                }
+            }
+        }
+        let mut writer = self.lock();
+        writer.in_filter = held(&writer);
+        writer.building = None;
+        self.visible.replace_filter(filter);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        // Every step leaves the list fit to check against, so a panic elsewhere does not stop revocation.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Denylist {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Denylist")
+            .field("records", &self.records())
+            .field("budget", &self.budget)
+            .field("staleness", &self.staleness())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Watches whether the wall clock runs in step with the monotonic one: nothing is forgotten by a clock that jumped.
+struct Steadiness {
+    anchor: Moment,
+    hold_until: u64,
+}
+
+impl Steadiness {
+    const fn new(now: Moment) -> Self {
+        Self { anchor: now, hold_until: 0 }
+    }
+
+    /// Whether entries may be removed by the wall clock now.
+    fn check(&mut self, now: Moment, lifetimes: &Lifetimes) -> bool {
+        let wall = i128::from(now.wall) - i128::from(self.anchor.wall);
+        let monotonic = i128::from(now.monotonic) - i128::from(self.anchor.monotonic);
+        if (wall - monotonic).unsigned_abs() > u128::from(lifetimes.skew_secs()) * 1000 {
+            // Whichever clock is wrong: by then every token that a held entry can match has expired.
+            self.anchor = now;
+            self.hold_until = now.monotonic.saturating_add(lifetimes.retain_scope(0).saturating_mul(1000));
+        }
+        now.monotonic >= self.hold_until
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+use std::fmt;
+
+use crate::revocation::ScopeKind;
+
+/// What the denylist says of one token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// Nothing that this node knows revokes it.
+    Allow,
+    /// It is revoked.
+    Deny(Reason),
+    /// This node cannot tell; what follows is policy.
+    Unknown(Why),
+}
+
+/// Why a token is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A revocation of a scope of this kind covers it.
+    Revoked(ScopeKind),
+    /// A cutoff exists for one of its scopes and it does not say when it was issued.
+    NoIssueTime(ScopeKind),
+}
+
+impl Reason {
+    /// The name used in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoked(_) => "revoked",
+            Self::NoIssueTime(_) => "no_issue_time",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Revoked(kind) => write!(f, "revoked by {kind}"),
+            Self::NoIssueTime(kind) => write!(f, "no iat, and a cutoff exists for its {kind}"),
+        }
+    }
+}
+
+/// Why a node cannot tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Why {
+    /// The first snapshot is not in yet.
+    NotReady,
+    /// The node was last known to be in step with the backend too long ago.
+    Stale,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotReady => "the denylist is not loaded yet",
+            Self::Stale => "the denylist is stale",
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! The decision on one request, the same for every door.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use http::{Extensions, HeaderMap, Method, Uri, header, request::Parts};
+
+use crate::{
+    denylist::Denylist,
+    policy::{NoToken, Policy},
+    reject::Rejection,
+    token::{Context, Found, Head, Identity, IdentitySource, Verified},
+};
+
+/// Decides whether a request may pass: finds its token, and asks the denylist.
+///
+/// Every door calls it: the tower layer, and proxies that speak their own types.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use http::Request;
+/// use tower_revocation::{
+///     Guard,
+///     denylist::{Denylist, DenylistConfig, Staleness},
+///     policy::Policy,
+///     token::{Peek, VerifierBehind},
+/// };
+///
+/// let denylist = Arc::new(Denylist::new(DenylistConfig::new(Staleness::refuse_after(Duration::from_secs(10)))));
+/// let peek = Peek::new(VerifierBehind::i_promise()).issuer("https://issuer.example/");
+/// let guard = Guard::new(denylist, peek, Policy::default());
+/// let (request, ()) = Request::new(()).into_parts();
+/// assert!(guard.check_parts(&request).is_ok());
+/// ```
+pub struct Guard<I> {
+    denylist: Arc<Denylist>,
+    source: I,
+    policy: Policy,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    refused: AtomicU64,
+    shadowed: AtomicU64,
+}
+
+/// A request that may pass.
+#[derive(Clone, Default)]
+#[must_use]
+pub struct Passed {
+    verified: Option<Arc<Verified>>,
+}
+
+impl Passed {
+    /// Who sent it, where the guard itself verified the token.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.verified.as_deref().map(|verified| &verified.identity)
+    }
+}
+
+impl fmt::Debug for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passed").field("identity", &self.identity()).finish()
+    }
+}
+
+impl<I: IdentitySource> Guard<I> {
+    /// Judges requests by this list, this source of identities and this policy.
+    pub fn new(denylist: Arc<Denylist>, source: I, policy: Policy) -> Self {
+        Self { denylist, source, policy, counts: Counts::default() }
+    }
+
+    /// Judges a request by its head.
+    ///
+    /// # Errors
+    ///
+    /// Where the request is to be refused. In shadow mode nothing is, and what would be is counted.
+    pub fn check_parts(&self, parts: &Parts) -> Result<Passed, Rejection> {
+        self.check(&parts.method, &parts.uri, &parts.headers, &parts.extensions)
+    }
+
+    /// The same, from the pieces.
+    ///
+    /// # Errors
+    ///
+    /// Where the request is to be refused.
+    #[inline]
+    pub fn check(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Passed, Rejection> {
+        let context = Context { denylist: &self.denylist, policy: &self.policy, now: self.denylist.now() };
+        match self.source.judge(Head { method, uri, headers, extensions }, context) {
+            Ok(Found::Clear(verified)) => Ok(Passed { verified }),
+            Ok(Found::Nothing) if self.policy.no_token == NoToken::Pass || is_preflight(method, headers) => {
+                Ok(Passed::default())
+            }
+            Ok(Found::Nothing) => self.refuse(Rejection::NoToken),
+            Err(rejection) => self.refuse(rejection),
+        }
+    }
+
+    #[cold]
+    fn refuse(&self, rejection: Rejection) -> Result<Passed, Rejection> {
+        let shadow = self.policy.shadow;
+        let count = if shadow { &self.counts.shadowed } else { &self.counts.refused };
+        count.fetch_add(1, Ordering::Relaxed);
+        #[cfg(feature = "tracing")]
+        tracing::debug!(reason = rejection.as_str(), detail = %rejection, shadow, "request refused");
+        if shadow { Ok(Passed::default()) } else { Err(rejection) }
+    }
+
+    /// The denylist that it asks.
+    pub const fn denylist(&self) -> &Arc<Denylist> {
+        &self.denylist
+    }
+
+    /// Its policy.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// How many requests were refused since the start.
+    pub fn refused(&self) -> u64 {
+        self.counts.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many requests shadow mode would have refused since the start.
+    pub fn would_refuse(&self) -> u64 {
+        self.counts.shadowed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn challenges_dpop(&self) -> bool {
+        self.source.challenges_dpop()
+    }
+}
+
+/// A browser's question before a cross-origin request; it carries no credentials, so this is asked only then.
+fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        && headers.contains_key(header::ORIGIN)
+        && !headers.contains_key(header::AUTHORIZATION)
+}
+
+impl<I: fmt::Debug> fmt::Debug for Guard<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard")
+            .field("denylist", &self.denylist)
+            .field("source", &self.source)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,72 @@
+use std::{fmt, sync::Arc};
+
+use tower_layer::Layer;
+
+use crate::{Guard, RevocationService, denylist::Denylist, policy::Policy, response::Json, token::IdentitySource};
+
+/// Refuses every request that carries a revoked token.
+///
+/// Wrap the *whole* service from outside: in axum, routes added after `Router::layer` are not covered.
+/// Order, from the outside: tracing, CORS (or browsers cannot read the 401), timeouts and limits, **this**,
+/// then the service's own verification.
+///
+/// A layer cannot be built without saying where identities come from, and one that verifies nothing
+/// cannot be built without the word that something behind it does.
+#[must_use]
+pub struct RevocationLayer<I, D = Json> {
+    guard: Arc<Guard<I>>,
+    deny: D,
+    insert_identity: bool,
+}
+
+impl<I: IdentitySource> RevocationLayer<I> {
+    /// Checks requests against `denylist`, taking identities from `source`.
+    pub fn new(denylist: Arc<Denylist>, source: I) -> Self {
+        Self::with_policy(denylist, source, Policy::default())
+    }
+
+    /// The same, with a policy for what requests leave open.
+    pub fn with_policy(denylist: Arc<Denylist>, source: I, policy: Policy) -> Self {
+        Self { guard: Arc::new(Guard::new(denylist, source, policy)), deny: Json, insert_identity: false }
+    }
+}
+
+impl<I, D> RevocationLayer<I, D> {
+    /// Answers refused requests with what `deny` builds: [`Json`], [`Bare`](crate::response::Bare), or a closure
+    /// `|denial: Denial| -> Response<B>`.
+    pub fn deny_with<E>(self, deny: E) -> RevocationLayer<I, E> {
+        RevocationLayer { guard: self.guard, deny, insert_identity: self.insert_identity }
+    }
+
+    /// Puts the [`Identity`](crate::token::Identity) into the extensions of requests that pass, where the layer
+    /// verified the token itself. Costs up to three allocations a request.
+    pub fn insert_identity(mut self, insert: bool) -> Self {
+        self.insert_identity = insert;
+        self
+    }
+
+    /// The decision behind the layer, with its counters.
+    pub const fn guard(&self) -> &Arc<Guard<I>> {
+        &self.guard
+    }
+}
+
+impl<I, D: Clone> Clone for RevocationLayer<I, D> {
+    fn clone(&self) -> Self {
+        Self { guard: Arc::clone(&self.guard), deny: self.deny.clone(), insert_identity: self.insert_identity }
+    }
+}
+
+impl<S, I, D: Clone> Layer<S> for RevocationLayer<I, D> {
+    type Service = RevocationService<S, I, D>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RevocationService::new(inner, Arc::clone(&self.guard), self.deny.clone(), self.insert_identity)
+    }
+}
+
+impl<I: fmt::Debug, D> fmt::Debug for RevocationLayer<I, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RevocationLayer").field("guard", &self.guard).finish_non_exhaustive()
+    }
+}

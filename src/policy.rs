@@ -1,0 +1,104 @@
+//! What is done about tokens that leave something open.
+
+use std::time::Duration;
+
+/// A request without any token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NoToken {
+    /// It is not ours to judge: it passes, and the service behind decides.
+    #[default]
+    Pass,
+    /// It is refused with 401; a CORS preflight passes, since it carries no credentials by design.
+    Deny,
+}
+
+/// A token without a claim that revocation could go by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissingClaim {
+    /// It passes where its other scopes are clear, and is counted.
+    #[default]
+    Allow,
+    /// It is refused.
+    Deny,
+}
+
+/// A token that does not say when it was issued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissingIat {
+    /// It is refused where a cutoff exists for one of its scopes: it may be older.
+    #[default]
+    DenyIfCutoff,
+    /// It is refused.
+    Deny,
+    /// It passes cutoffs; only what is revoked for ever refuses it.
+    Allow,
+}
+
+/// What the guard does about what a token or a request leaves open.
+///
+/// ```
+/// use tower_revocation::policy::{MissingClaim, NoToken, Policy};
+///
+/// let policy = Policy::default().no_token(NoToken::Deny).missing_jti(MissingClaim::Deny);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Policy {
+    pub(crate) no_token: NoToken,
+    pub(crate) missing_jti: MissingClaim,
+    pub(crate) missing_sid: MissingClaim,
+    pub(crate) missing_iat: MissingIat,
+    pub(crate) shadow: bool,
+    pub(crate) retry_after: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            no_token: NoToken::default(),
+            missing_jti: MissingClaim::default(),
+            missing_sid: MissingClaim::default(),
+            missing_iat: MissingIat::default(),
+            shadow: false,
+            retry_after: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Policy {
+    /// Requests without a token.
+    pub const fn no_token(mut self, no_token: NoToken) -> Self {
+        self.no_token = no_token;
+        self
+    }
+
+    /// Tokens without `jti`.
+    pub const fn missing_jti(mut self, missing: MissingClaim) -> Self {
+        self.missing_jti = missing;
+        self
+    }
+
+    /// Tokens without `sid`.
+    pub const fn missing_sid(mut self, missing: MissingClaim) -> Self {
+        self.missing_sid = missing;
+        self
+    }
+
+    /// Tokens without `iat`.
+    pub const fn missing_iat(mut self, missing: MissingIat) -> Self {
+        self.missing_iat = missing;
+        self
+    }
+
+    /// Shadow mode: nothing is refused; what would be is counted and logged.
+    pub const fn shadow(mut self, shadow: bool) -> Self {
+        self.shadow = shadow;
+        self
+    }
+
+    /// The `Retry-After` of a 503. Whole seconds.
+    pub const fn retry_after(mut self, retry_after: Duration) -> Self {
+        self.retry_after = retry_after;
+        self
+    }
+}

@@ -1,0 +1,215 @@
+//! What a revocation is: the scope it is about, the cutoff it sets, and how two of them merge.
+
+mod change;
+mod cutoff;
+mod scope;
+mod state;
+
+pub use self::{
+    change::{Change, Detail, Lift, Record, Unreadable},
+    cutoff::{Cutoff, Lifetimes},
+    scope::{Scope, ScopeHasher, ScopeKey, ScopeKind},
+    state::ScopeState,
+};
+
+use std::fmt;
+
+use crate::token::Identity;
+
+/// Names one revocation, so that a lift can say exactly what it lifts.
+///
+/// Random, 64 bits, unique within its scope.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RevocationId(u64);
+
+impl RevocationId {
+    /// A fresh random id.
+    pub fn random() -> Self {
+        Self(crate::random::u64())
+    }
+
+    /// The id with this number, for backends that store it.
+    pub const fn from_u64(id: u64) -> Self {
+        Self(id)
+    }
+
+    /// The number behind the id.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for RevocationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for RevocationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for RevocationId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(s, 16).map(Self)
+    }
+}
+
+/// A decision to refuse every token of a [`Scope`] that was issued up to a [`Cutoff`].
+///
+/// What is left open (`cutoff`, `retain_until`, the id and the time) is filled in when it is recorded:
+/// tokens and sessions die for ever, subjects, clients and issuers up to now, and the record is kept
+/// until the last token that it can match has expired everywhere.
+///
+/// ```
+/// use tower_revocation::revocation::{Revocation, Scope};
+///
+/// let stolen = Revocation::new(Scope::subject("https://issuer.example/", "alice"))
+///     .reason("stolen laptop")
+///     .revoked_by("helpdesk");
+/// assert_eq!(stolen.scope(), &Scope::subject("https://issuer.example/", "alice"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    scope: Scope,
+    cutoff: Option<Cutoff>,
+    token_exp: Option<u64>,
+    owner: Option<Owner>,
+    reason: Option<String>,
+    revoked_by: Option<String>,
+    ban: bool,
+}
+
+/// Whose token a self-service revocation is about; its entries count against these two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) iss: String,
+    pub(crate) sub: Option<String>,
+    pub(crate) client_id: Option<String>,
+}
+
+impl Revocation {
+    /// Revokes `scope`.
+    pub const fn new(scope: Scope) -> Self {
+        Self { scope, cutoff: None, token_exp: None, owner: None, reason: None, revoked_by: None, ban: false }
+    }
+
+    /// Logs out the session of `identity`: the session where the token names one (`sid`), else that token alone.
+    ///
+    /// `None` where the identity names neither, so that nothing would be revoked.
+    pub fn session_of(identity: &Identity) -> Option<Self> {
+        let scope = match identity.sid() {
+            Some(sid) => Scope::session(identity.iss(), sid),
+            None => return Self::token_of(identity),
+        };
+        Some(Self::new(scope))
+    }
+
+    /// Revokes the one token of `identity`; `None` where nothing identifies it.
+    pub fn token_of(identity: &Identity) -> Option<Self> {
+        let mut revocation = Self::new(identity.token_scope()?);
+        revocation.token_exp = identity.exp();
+        Some(revocation)
+    }
+
+    /// Logs the user of `identity` out everywhere: every token of (`iss`, `sub`) issued until now.
+    ///
+    /// `None` where the identity has no `sub`.
+    pub fn subject_of(identity: &Identity) -> Option<Self> {
+        Some(Self::new(Scope::subject(identity.iss(), identity.sub()?)))
+    }
+
+    /// A ban: refuses every token of `scope`, also those issued later, until it is lifted.
+    pub const fn ban(scope: Scope) -> Self {
+        let mut revocation = Self::new(scope);
+        revocation.ban = true;
+        revocation
+    }
+
+    /// Refuses tokens issued at or before `cutoff` instead of the scope's usual cutoff.
+    #[must_use]
+    pub const fn cutoff(mut self, cutoff: Cutoff) -> Self {
+        self.cutoff = Some(cutoff);
+        self
+    }
+
+    /// Says when the token expires (`exp`, Unix seconds), so that its record can leave then.
+    #[must_use]
+    pub const fn token_expires(mut self, exp: u64) -> Self {
+        self.token_exp = Some(exp);
+        self
+    }
+
+    /// Says why, for the audit trail.
+    #[must_use]
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Says who asked for it, for the audit trail.
+    #[must_use]
+    pub fn revoked_by(mut self, who: impl Into<String>) -> Self {
+        self.revoked_by = Some(who.into());
+        self
+    }
+
+    /// Counts the entry against the quotas of the token's own subject and client.
+    #[cfg(feature = "endpoint")]
+    pub(crate) fn owned_by(mut self, identity: &Identity, client_id: &str) -> Self {
+        self.owner = Some(Owner {
+            iss: identity.iss().to_owned(),
+            sub: identity.sub().map(str::to_owned),
+            client_id: Some(identity.client_id().unwrap_or(client_id).to_owned()),
+        });
+        self
+    }
+
+    /// What it is about.
+    pub const fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle records"))]
+    pub(crate) const fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
+    }
+
+    /// The same decision about a wider scope, up to now: what a full quota turns it into.
+    #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle records"))]
+    pub(crate) fn widened(&self, scope: Scope) -> Self {
+        Self { scope, cutoff: None, token_exp: None, ..self.clone() }
+    }
+
+    /// Turns the decision into the record that is stored, filling in what was left open.
+    ///
+    /// `now` is in Unix seconds. A finite cutoff is capped at `now` plus the skew: a later one would
+    /// lock the scope out for good.
+    pub fn into_record(self, hasher: &ScopeHasher, lifetimes: &Lifetimes, now: u64) -> Record {
+        let kind = self.scope.kind();
+        let cutoff = match self.cutoff {
+            _ if self.ban => Cutoff::FOREVER,
+            Some(Cutoff::FOREVER) => Cutoff::FOREVER,
+            Some(asked) => asked.min(Cutoff::at(now.saturating_add(lifetimes.skew_secs()))),
+            None if kind.dies_for_ever() => Cutoff::FOREVER,
+            None => Cutoff::at(now),
+        };
+        let retain_until = match self.token_exp {
+            _ if self.ban => u64::MAX,
+            // A token's record may leave with the token; every other scope can match a token issued a moment ago.
+            Some(exp) if kind.is_one_token() => lifetimes.retain_token(exp),
+            _ => lifetimes.retain_scope(cutoff.secs().filter(|at| *at > now).unwrap_or(now)),
+        };
+        Record::new(
+            hasher.key(&self.scope),
+            RevocationId::random(),
+            cutoff,
+            retain_until,
+            Detail { scope: Some(self.scope), reason: self.reason, by: self.revoked_by, at: now },
+        )
+    }
+}

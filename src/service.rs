@@ -1,0 +1,84 @@
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tower_service::Service;
+
+use crate::{
+    Guard, ResponseFuture,
+    response::{Denial, DenyResponse, Json},
+    token::IdentitySource,
+};
+
+/// The service that [`RevocationLayer`](crate::RevocationLayer) makes.
+///
+/// Requests that pass cost no allocation and no box, and the response's body type stays as it is.
+pub struct RevocationService<S, I, D = Json> {
+    inner: S,
+    guard: Arc<Guard<I>>,
+    deny: D,
+    insert_identity: bool,
+}
+
+impl<S, I, D> RevocationService<S, I, D> {
+    pub(crate) const fn new(inner: S, guard: Arc<Guard<I>>, deny: D, insert_identity: bool) -> Self {
+        Self { inner, guard, deny, insert_identity }
+    }
+
+    /// The service inside.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S: Clone, I, D: Clone> Clone for RevocationService<S, I, D> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), Arc::clone(&self.guard), self.deny.clone(), self.insert_identity)
+    }
+}
+
+impl<S, I, D, ReqBody, ResBody> Service<Request<ReqBody>> for RevocationService<S, I, D>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    I: IdentitySource,
+    D: DenyResponse<ResBody>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        match self.guard.check(request.method(), request.uri(), request.headers(), request.extensions()) {
+            Ok(passed) => {
+                if let (true, Some(identity)) = (self.insert_identity, passed.identity()) {
+                    request.extensions_mut().insert(identity.clone());
+                }
+                ResponseFuture::passed(self.inner.call(request))
+            }
+            Err(rejection) => {
+                let retry_after = self.guard.policy().retry_after.as_secs().max(1);
+                let denial = Denial::new(rejection, request.headers(), self.guard.challenges_dpop(), retry_after);
+                let mut response = self.deny.deny(denial);
+                response.extensions_mut().insert(rejection);
+                ResponseFuture::refused(Ok(response))
+            }
+        }
+    }
+}
+
+impl<S: fmt::Debug, I: fmt::Debug, D> fmt::Debug for RevocationService<S, I, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RevocationService")
+            .field("inner", &self.inner)
+            .field("guard", &self.guard)
+            .finish_non_exhaustive()
+    }
+}

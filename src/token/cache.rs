@@ -1,0 +1,168 @@
+//! Tokens that were verified before, so that the same one is not verified on each request.
+
+use std::{
+    hash::{BuildHasher, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use moka::{Equivalent, Expiry, sync::Cache};
+use siphasher::sip::SipHasher13;
+
+use super::{Identity, ScopeKeys};
+
+/// The size of the verified-token cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TokenCacheConfig {
+    /// Bytes of tokens and identities kept. Default: 64 MiB. 0 turns the cache off.
+    pub max_bytes: u64,
+}
+
+impl Default for TokenCacheConfig {
+    fn default() -> Self {
+        Self { max_bytes: 64 << 20 }
+    }
+}
+
+impl TokenCacheConfig {
+    /// Keeps up to this many bytes.
+    pub const fn max_bytes(max_bytes: u64) -> Self {
+        Self { max_bytes }
+    }
+}
+
+/// One verified token.
+pub(crate) struct Verified {
+    token: Box<str>,
+    pub(crate) identity: Identity,
+    pub(crate) keys: ScopeKeys,
+    /// Of the verifier, read before it judged.
+    epoch: u64,
+    /// The last generation of the denylist under which it was found clear; 0: never looked.
+    clear: AtomicU64,
+}
+
+impl Verified {
+    pub(crate) fn new(token: &str, identity: Identity, keys: ScopeKeys, epoch: u64) -> Self {
+        Self { token: token.into(), identity, keys, epoch, clear: AtomicU64::new(0) }
+    }
+
+    #[inline]
+    pub(crate) fn is_clear(&self, generation: u64) -> bool {
+        self.clear.load(Ordering::Relaxed) == generation
+    }
+
+    /// Remembers that it was clear under `generation`, which was read before looking.
+    #[inline]
+    pub(crate) fn set_clear(&self, generation: u64) {
+        self.clear.store(generation, Ordering::Relaxed);
+    }
+}
+
+/// A bounded cache of verified tokens: found by a keyed hash, taken only where the whole token is the same.
+///
+/// It belongs to one verifier and may forget whatever it likes: a miss costs a verification, no more.
+pub(crate) struct TokenCache(Option<Cache<Token<Box<str>>, Arc<Verified>, TokenHash>>);
+
+impl TokenCache {
+    pub(crate) fn new(config: TokenCacheConfig) -> Self {
+        if config.max_bytes == 0 {
+            return Self(None);
+        }
+        let cache = Cache::builder()
+            .max_capacity(config.max_bytes)
+            .weigher(|_, verified: &Arc<Verified>| {
+                // The token twice, and about what the identity and moka's own book-keeping take.
+                u32::try_from(verified.token.len() * 2 + 1024).unwrap_or(u32::MAX)
+            })
+            .expire_after(UntilExp)
+            .build_with_hasher(TokenHash::random());
+        Self(Some(cache))
+    }
+
+    /// The token, where it was verified under this epoch.
+    #[inline]
+    pub(crate) fn get(&self, token: &str, epoch: u64) -> Option<Arc<Verified>> {
+        let verified = self.0.as_ref()?.get(&Token(token))?;
+        (verified.epoch == epoch).then_some(verified)
+    }
+
+    pub(crate) fn insert(&self, verified: Arc<Verified>) {
+        if let Some(cache) = &self.0 {
+            cache.insert(Token(verified.token.clone()), verified);
+        }
+    }
+}
+
+/// A token as a key: equal only where every byte is, hashed by its end.
+struct Token<T>(T);
+
+/// The tail of a signature differs from token to token; hashing all of it would cost five times as much.
+const TAIL: usize = 48;
+
+impl<T: AsRef<str>> std::hash::Hash for Token<T> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let token = self.0.as_ref().as_bytes();
+        state.write(&token[token.len().saturating_sub(TAIL)..]);
+        state.write_usize(token.len());
+    }
+}
+
+impl PartialEq for Token<Box<str>> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Token<Box<str>> {}
+
+impl Equivalent<Token<Box<str>>> for Token<&str> {
+    #[inline]
+    fn equivalent(&self, key: &Token<Box<str>>) -> bool {
+        *self.0 == *key.0
+    }
+}
+
+/// Keyed, since tokens are chosen by strangers.
+#[derive(Clone)]
+struct TokenHash(SipHasher13);
+
+impl TokenHash {
+    fn random() -> Self {
+        Self(SipHasher13::new_with_key(&crate::random::bytes()))
+    }
+}
+
+impl BuildHasher for TokenHash {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        self.0
+    }
+}
+
+/// Frees a token some time after its `exp`. Whether it is still valid is checked on every hit by our own clock.
+struct UntilExp;
+
+impl Expiry<Token<Box<str>>, Arc<Verified>> for UntilExp {
+    fn expire_after_create(&self, _: &Token<Box<str>>, verified: &Arc<Verified>, _: Instant) -> Option<Duration> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let left = verified.identity.exp().unwrap_or(now).saturating_sub(now);
+        Some(Duration::from_secs(left.min(24 * 60 * 60) + 60))
+    }
+
+    fn expire_after_update(
+        &self,
+        token: &Token<Box<str>>,
+        verified: &Arc<Verified>,
+        now: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(token, verified, now)
+    }
+}

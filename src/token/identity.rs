@@ -1,0 +1,358 @@
+use std::{fmt, sync::Arc};
+
+use super::OpaqueDigest;
+use crate::revocation::{Scope, ScopeHasher, ScopeKey, ScopeKind};
+
+/// What revocation needs to know of one token, borrowed from wherever its verified claims are.
+///
+/// ```
+/// use tower_revocation::token::Claims;
+///
+/// let claims = Claims::new("https://issuer.example/").jti("7f2c").sub("alice").iat(1_700_000_000).exp(1_700_000_600);
+/// assert_eq!(claims.sub, Some("alice"));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Claims<'a> {
+    /// Issuer, compared byte for byte.
+    pub iss: &'a str,
+    /// Token id, unique for its issuer (RFC 7519 §4.1.7).
+    pub jti: Option<&'a str>,
+    /// SHA-256 of the JWT's signing input, for one without `jti`.
+    pub signing_input: Option<[u8; 32]>,
+    /// Keyed digest of an opaque token.
+    pub opaque: Option<&'a OpaqueDigest>,
+    /// Session id (OpenID Connect Back-Channel Logout §2.1).
+    pub sid: Option<&'a str>,
+    /// Subject.
+    pub sub: Option<&'a str>,
+    /// Client (RFC 9068 §2.2).
+    pub client_id: Option<&'a str>,
+    /// When it was issued (Unix seconds).
+    pub iat: Option<u64>,
+    /// When the user last authenticated (Unix seconds).
+    pub auth_time: Option<u64>,
+    /// When it expires (Unix seconds).
+    pub exp: Option<u64>,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty),* $(,)?) => {$(
+        $(#[$doc])*
+        #[must_use]
+        pub const fn $name(mut self, $name: $type) -> Self {
+            self.$name = Some($name);
+            self
+        }
+    )*};
+}
+
+impl<'a> Claims<'a> {
+    /// The claims of a token of this issuer.
+    pub const fn new(iss: &'a str) -> Self {
+        Self {
+            iss,
+            jti: None,
+            signing_input: None,
+            opaque: None,
+            sid: None,
+            sub: None,
+            client_id: None,
+            iat: None,
+            auth_time: None,
+            exp: None,
+        }
+    }
+
+    setters! {
+        /// Sets `jti`.
+        jti: &'a str,
+        /// Sets the SHA-256 of the signing input.
+        signing_input: [u8; 32],
+        /// Sets the digest of an opaque token.
+        opaque: &'a OpaqueDigest,
+        /// Sets `sid`.
+        sid: &'a str,
+        /// Sets `sub`.
+        sub: &'a str,
+        /// Sets `client_id`.
+        client_id: &'a str,
+        /// Sets `iat` (Unix seconds).
+        iat: u64,
+        /// Sets `auth_time` (Unix seconds).
+        auth_time: u64,
+        /// Sets `exp` (Unix seconds).
+        exp: u64,
+    }
+
+    /// The keys of every scope that the token is in.
+    pub fn keys(&self, hasher: &ScopeHasher) -> ScopeKeys {
+        let issuer = hasher.issuer_of(self.iss);
+        let mut keys = ScopeKeys {
+            keys: [0; ScopeKeys::PLACES],
+            present: 0,
+            kinds: 0,
+            iat: self.iat.unwrap_or(ScopeKeys::NONE),
+            since: match (self.iat, self.auth_time) {
+                (Some(iat), Some(auth_time)) => iat.min(auth_time),
+                (iat, auth_time) => iat.or(auth_time).unwrap_or(ScopeKeys::NONE),
+            },
+        };
+        match (self.jti, &self.signing_input, self.opaque) {
+            (Some(jti), ..) => keys.put(issuer.key(ScopeKind::Token, &[jti.as_bytes()])),
+            (None, Some(sha256), _) => keys.put(issuer.key(ScopeKind::SigningInput, &[sha256])),
+            (None, None, Some(digest)) => keys.put(hasher.opaque(digest)),
+            (None, None, None) => {}
+        }
+        if let Some(sid) = self.sid {
+            keys.put(issuer.key(ScopeKind::Session, &[sid.as_bytes()]));
+            if let Some(client_id) = self.client_id {
+                keys.put(issuer.key(ScopeKind::ClientSession, &[sid.as_bytes(), client_id.as_bytes()]));
+            }
+        }
+        if let Some(sub) = self.sub {
+            keys.put(issuer.key(ScopeKind::Subject, &[sub.as_bytes()]));
+            if let Some(client_id) = self.client_id {
+                keys.put(issuer.key(ScopeKind::SubjectClient, &[sub.as_bytes(), client_id.as_bytes()]));
+            }
+        }
+        if let Some(client_id) = self.client_id {
+            keys.put(issuer.key(ScopeKind::Client, &[client_id.as_bytes()]));
+        }
+        keys.put(issuer.key(ScopeKind::Issuer, &[]));
+        keys
+    }
+}
+
+/// The keys under which one token can be revoked, made once and looked up on every request.
+#[derive(Clone, Copy)]
+pub struct ScopeKeys {
+    keys: [u128; Self::PLACES],
+    /// A bit for each place that holds a key.
+    present: u32,
+    /// A bit for each kind among them.
+    kinds: u32,
+    iat: u64,
+    since: u64,
+}
+
+impl ScopeKeys {
+    /// One token key, two session keys, two subject keys, client, issuer.
+    const PLACES: usize = 7;
+    /// No time is known.
+    const NONE: u64 = u64::MAX;
+
+    fn put(&mut self, key: ScopeKey) {
+        let place = self.present.count_ones();
+        self.keys[place as usize] = key.as_u128();
+        self.present |= 1 << place;
+        self.kinds |= 1 << key.kind() as u32;
+    }
+
+    /// A bit for each kind of scope that the token is in.
+    #[inline]
+    pub(crate) const fn kinds(&self) -> u32 {
+        self.kinds
+    }
+
+    /// The keys and their places.
+    #[inline]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u128)> + '_ {
+        let count = self.present.count_ones();
+        (0..count).zip(self.keys)
+    }
+
+    #[inline]
+    pub(crate) const fn at(&self, place: u32) -> u128 {
+        self.keys[place as usize]
+    }
+
+    /// The time to hold against a cutoff of this kind: `iat`, or the earlier `auth_time` where a refresh must not help.
+    #[inline]
+    pub(crate) const fn issued(&self, kind: ScopeKind) -> Option<u64> {
+        let time = if kind.compares_auth_time() { self.since } else { self.iat };
+        if time == Self::NONE { None } else { Some(time) }
+    }
+}
+
+impl fmt::Debug for ScopeKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopeKeys").field("count", &self.present.count_ones()).finish_non_exhaustive()
+    }
+}
+
+/// Verified claims of any type, as the layer reads them from a request's extensions.
+///
+/// Implement it for the claims type that your verification layer inserts. What it returns must come from
+/// a *verified* token.
+///
+/// ```
+/// use tower_revocation::token::{Claims, VerifiedClaims};
+///
+/// #[derive(Clone)]
+/// struct MyClaims { iss: String, jti: String, sub: String, iat: u64, exp: u64 }
+///
+/// impl VerifiedClaims for MyClaims {
+///     fn claims(&self) -> Claims<'_> {
+///         Claims::new(&self.iss).jti(&self.jti).sub(&self.sub).iat(self.iat).exp(self.exp)
+///     }
+/// }
+/// ```
+pub trait VerifiedClaims: Send + Sync + 'static {
+    /// The claims.
+    fn claims(&self) -> Claims<'_>;
+
+    /// The keys, where they were made before with this hasher; else they are made for each request.
+    fn keys(&self, hasher: &ScopeHasher) -> ScopeKeys {
+        self.claims().keys(hasher)
+    }
+}
+
+impl<T: VerifiedClaims> VerifiedClaims for Arc<T> {
+    fn claims(&self) -> Claims<'_> {
+        (**self).claims()
+    }
+
+    fn keys(&self, hasher: &ScopeHasher) -> ScopeKeys {
+        (**self).keys(hasher)
+    }
+}
+
+/// What revocation needs to know of one verified token.
+///
+/// Made by a verifier, or from claims that something else has verified. Cheap to clone.
+#[derive(Clone)]
+pub struct Identity(Arc<Inner>);
+
+struct Inner {
+    iss: Box<str>,
+    jti: Option<Box<str>>,
+    signing_input: Option<[u8; 32]>,
+    opaque: Option<OpaqueDigest>,
+    sid: Option<Box<str>>,
+    sub: Option<Box<str>>,
+    client_id: Option<Box<str>>,
+    iat: Option<u64>,
+    auth_time: Option<u64>,
+    exp: Option<u64>,
+    keys: Option<(ScopeHasher, ScopeKeys)>,
+}
+
+impl Identity {
+    /// Takes over claims that have been verified.
+    pub fn from_verified(claims: &Claims<'_>) -> Self {
+        Self::build(claims, None)
+    }
+
+    /// The same, with its keys made ahead for the denylist of this hasher ([`Denylist::hasher`]).
+    ///
+    /// [`Denylist::hasher`]: crate::denylist::Denylist::hasher
+    pub fn with_keys(claims: &Claims<'_>, hasher: &ScopeHasher) -> Self {
+        Self::build(claims, Some((hasher.clone(), claims.keys(hasher))))
+    }
+
+    fn build(claims: &Claims<'_>, keys: Option<(ScopeHasher, ScopeKeys)>) -> Self {
+        Self(Arc::new(Inner {
+            iss: claims.iss.into(),
+            jti: claims.jti.map(Into::into),
+            signing_input: claims.signing_input,
+            opaque: claims.opaque.cloned(),
+            sid: claims.sid.map(Into::into),
+            sub: claims.sub.map(Into::into),
+            client_id: claims.client_id.map(Into::into),
+            iat: claims.iat,
+            auth_time: claims.auth_time,
+            exp: claims.exp,
+            keys,
+        }))
+    }
+
+    /// The issuer; empty for an opaque token.
+    pub fn iss(&self) -> &str {
+        &self.0.iss
+    }
+
+    /// The token's id.
+    pub fn jti(&self) -> Option<&str> {
+        self.0.jti.as_deref()
+    }
+
+    /// The session's id.
+    pub fn sid(&self) -> Option<&str> {
+        self.0.sid.as_deref()
+    }
+
+    /// The subject.
+    pub fn sub(&self) -> Option<&str> {
+        self.0.sub.as_deref()
+    }
+
+    /// The client.
+    pub fn client_id(&self) -> Option<&str> {
+        self.0.client_id.as_deref()
+    }
+
+    /// When it was issued (Unix seconds).
+    pub fn iat(&self) -> Option<u64> {
+        self.0.iat
+    }
+
+    /// When the user last authenticated (Unix seconds).
+    pub fn auth_time(&self) -> Option<u64> {
+        self.0.auth_time
+    }
+
+    /// When it expires (Unix seconds).
+    pub fn exp(&self) -> Option<u64> {
+        self.0.exp
+    }
+
+    /// The scope of this one token: by `jti`, else by its signing input, else by its digest.
+    pub fn token_scope(&self) -> Option<Scope> {
+        let Inner { iss, jti, signing_input, opaque, .. } = &*self.0;
+        match (jti, signing_input, opaque) {
+            (Some(jti), ..) => Some(Scope::token(&**iss, &**jti)),
+            (None, Some(sha256), _) => Some(Scope::signing_input(&**iss, *sha256)),
+            (None, None, Some(digest)) => Some(Scope::opaque_token(digest.clone())),
+            (None, None, None) => None,
+        }
+    }
+}
+
+impl VerifiedClaims for Identity {
+    fn claims(&self) -> Claims<'_> {
+        Claims {
+            iss: &self.0.iss,
+            jti: self.jti(),
+            signing_input: self.0.signing_input,
+            opaque: self.0.opaque.as_ref(),
+            sid: self.sid(),
+            sub: self.sub(),
+            client_id: self.client_id(),
+            iat: self.0.iat,
+            auth_time: self.0.auth_time,
+            exp: self.0.exp,
+        }
+    }
+
+    fn keys(&self, hasher: &ScopeHasher) -> ScopeKeys {
+        match &self.0.keys {
+            Some((made_with, keys)) if made_with == hasher => *keys,
+            _ => self.claims().keys(hasher),
+        }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.claims(), f)
+    }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.claims() == other.claims()
+    }
+}
+
+impl Eq for Identity {}

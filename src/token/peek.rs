@@ -1,0 +1,80 @@
+use super::{
+    Extractor, VerifyError,
+    source::{Context, Found, Head, Source, check_claims, check_revoked, check_times},
+    strict::{ClaimNames, CompactJws, Malformed, Members},
+};
+use crate::reject::Rejection;
+
+/// Says in so many words that a verifier runs behind this layer.
+///
+/// A peek reads tokens without checking their signatures. That is enough to refuse: who alters a token to
+/// escape the denylist breaks the signature, and the verifier behind refuses it. Without that verifier
+/// nobody would.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct VerifierBehind(());
+
+impl VerifierBehind {
+    /// The service behind this layer verifies every token, with the same issuers.
+    pub const fn i_promise() -> Self {
+        Self(())
+    }
+}
+
+/// Reads tokens unverified, for denial only: it refuses the revoked and vouches for nobody.
+///
+/// What cannot be read strictly is refused, and so is a token of an issuer that is not named here: the
+/// service behind could accept what this layer could not look up.
+#[derive(Debug)]
+#[must_use]
+pub struct Peek {
+    extractor: Extractor,
+    issuers: Vec<(String, ClaimNames)>,
+}
+
+impl Peek {
+    /// Reads tokens of no issuer yet: name them with [`Peek::issuer`]. Takes bearer tokens.
+    pub fn new(_: VerifierBehind) -> Self {
+        Self { extractor: Extractor::default(), issuers: Vec::new() }
+    }
+
+    /// Accepts tokens of this issuer, with the standards' claim names.
+    pub fn issuer(self, iss: impl Into<String>) -> Self {
+        self.issuer_with(iss, ClaimNames::default())
+    }
+
+    /// Accepts tokens of this issuer, with these claim names.
+    pub fn issuer_with(mut self, iss: impl Into<String>, names: ClaimNames) -> Self {
+        self.issuers.push((iss.into(), names));
+        self
+    }
+
+    /// Where tokens are taken from.
+    pub fn extractor(mut self, extractor: Extractor) -> Self {
+        self.extractor = extractor;
+        self
+    }
+}
+
+#[expect(private_interfaces, reason = "sealed: only this crate calls it")]
+impl Source for Peek {
+    fn judge(&self, head: Head<'_>, context: Context<'_>) -> Result<Found, Rejection> {
+        let Some(credential) = self.extractor.find(head.headers, head.uri)? else { return Ok(Found::Nothing) };
+        let malformed = |Malformed| VerifyError::Malformed;
+        let jws = CompactJws::parse(credential.token()).map_err(malformed)?;
+        let members = Members::parse(&jws.payload).map_err(malformed)?;
+        let iss = members.string("iss").map_err(malformed)?.ok_or(VerifyError::UnknownIssuer)?;
+        let (iss, names) = self.issuers.iter().find(|(name, _)| *name == iss).ok_or(VerifyError::UnknownIssuer)?;
+        let claims = members.claims(names).map_err(malformed)?;
+        check_times(claims.iat, claims.exp, context)?;
+        let keys = claims.as_claims(iss, jws.signing_input.as_bytes()).keys(context.denylist.hasher());
+        check_claims(&keys, context.policy)?;
+        check_revoked(&keys, context)?;
+        // Unverified: there is no identity to hand on.
+        Ok(Found::Clear(None))
+    }
+
+    fn challenges_dpop(&self) -> bool {
+        self.extractor.challenges_dpop()
+    }
+}

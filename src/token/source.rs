@@ -1,0 +1,293 @@
+use std::{fmt, marker::PhantomData, sync::Arc};
+
+use http::{Extensions, HeaderMap, Method, Uri};
+
+use super::{
+    Claims, ExtractError, Extractor, OpaqueKeys, ScopeKeys, TokenCacheConfig, VerifiedClaims, Verifier, VerifyError,
+    cache::{TokenCache, Verified},
+    strict::CompactJws,
+};
+use crate::{
+    denylist::{Denylist, Verdict},
+    policy::{MissingClaim, MissingIat, Policy},
+    reject::Rejection,
+    revocation::ScopeKind,
+    time::Moment,
+};
+
+/// The head of a request, as every door sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) uri: &'a Uri,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) extensions: &'a Extensions,
+}
+
+/// What a source works with.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub(crate) denylist: &'a Denylist,
+    pub(crate) policy: &'a Policy,
+    pub(crate) now: Moment,
+}
+
+/// What a source found.
+pub(crate) enum Found {
+    /// No token.
+    Nothing,
+    /// A token that may pass, and what is known of it where this source verified it.
+    Clear(Option<Arc<Verified>>),
+}
+
+mod sealed {
+    /// Says which token a request carries and whether it may pass.
+    pub trait Source: Send + Sync + 'static {
+        #[doc(hidden)]
+        #[expect(private_interfaces, reason = "sealed: only this crate calls it")]
+        fn judge(&self, head: super::Head<'_>, context: super::Context<'_>) -> Result<super::Found, super::Rejection>;
+
+        /// Whether challenges name the DPoP scheme.
+        #[doc(hidden)]
+        fn challenges_dpop(&self) -> bool;
+    }
+}
+
+pub(crate) use sealed::Source;
+
+/// Where the identity of a request comes from: [`FromExtension`], [`Verify`] or [`Peek`](super::Peek).
+///
+/// Sealed: implement [`VerifiedClaims`] or [`Verifier`] to bring your own.
+pub trait IdentitySource: sealed::Source {}
+
+impl<T: sealed::Source> IdentitySource for T {}
+
+/// Refuses what no revocation could ever reach: a token that says too little or too much about its time.
+///
+/// Whatever verified the token may have let these pass, and a cutoff holds only within bounds.
+#[inline]
+pub(super) fn check_times(iat: Option<u64>, exp: Option<u64>, context: Context<'_>) -> Result<(), VerifyError> {
+    const END: u64 = 1 << 53;
+    let lifetimes = context.denylist.lifetimes();
+    let now = context.now.unix();
+    let exp = exp.ok_or(VerifyError::LivesTooLong)?;
+    if exp >= END || iat.is_some_and(|iat| iat >= END) {
+        return Err(VerifyError::Malformed);
+    }
+    if exp.saturating_add(lifetimes.leeway_secs()) <= now {
+        return Err(VerifyError::Expired);
+    }
+    // A token issued at the edge of the skew may live that much longer by our clock.
+    let most = lifetimes.max_lifetime_secs().saturating_add(lifetimes.skew_secs());
+    if exp > now.saturating_add(most) {
+        return Err(VerifyError::LivesTooLong);
+    }
+    if iat.is_some_and(|iat| iat > now.saturating_add(lifetimes.leeway_secs())) {
+        return Err(VerifyError::NotYetValid);
+    }
+    Ok(())
+}
+
+/// The policies for claims that are left out.
+#[inline]
+pub(super) fn check_claims(keys: &ScopeKeys, policy: &Policy) -> Result<(), Rejection> {
+    let has = |kinds: u32| keys.kinds() & kinds != 0;
+    let one_token = 1 << ScopeKind::Token as u32;
+    if policy.missing_jti == MissingClaim::Deny && !has(one_token) {
+        return Err(Rejection::MissingJti);
+    }
+    if policy.missing_sid == MissingClaim::Deny && !has(1 << ScopeKind::Session as u32) {
+        return Err(Rejection::MissingSid);
+    }
+    if policy.missing_iat == MissingIat::Deny && keys.issued(ScopeKind::Token).is_none() {
+        return Err(Rejection::MissingIat);
+    }
+    Ok(())
+}
+
+/// The verdict of the denylist as a result.
+#[inline]
+pub(super) fn check_revoked(keys: &ScopeKeys, context: Context<'_>) -> Result<(), Rejection> {
+    match context.denylist.check_keys(keys, context.policy.missing_iat, context.now) {
+        Verdict::Allow => Ok(()),
+        Verdict::Deny(reason) => Err(Rejection::Revoked(reason)),
+        Verdict::Unknown(why) => Err(Rejection::Unknown(why)),
+    }
+}
+
+/// The identity is in the request's extensions already, put there by a layer outside that verified the token.
+///
+/// A request that presents a token but has no such extension is refused: the verifying layer did not run, or
+/// runs inside, and passing the request on would skip the check.
+#[must_use]
+pub struct FromExtension<T> {
+    extractor: Extractor,
+    claims: PhantomData<fn() -> T>,
+}
+
+impl<T: VerifiedClaims> FromExtension<T> {
+    /// Reads the claims `T`.
+    pub fn new() -> Self {
+        Self { extractor: Extractor::default(), claims: PhantomData }
+    }
+
+    /// Where the outside layer takes tokens from; decides what counts as presenting one. Default: bearer.
+    pub fn extractor(mut self, extractor: Extractor) -> Self {
+        self.extractor = extractor;
+        self
+    }
+}
+
+impl<T: VerifiedClaims> Default for FromExtension<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[expect(private_interfaces, reason = "sealed: only this crate calls it")]
+impl<T: VerifiedClaims> sealed::Source for FromExtension<T> {
+    #[inline]
+    fn judge(&self, head: Head<'_>, context: Context<'_>) -> Result<Found, Rejection> {
+        // Two credentials are refused whatever the layer outside made of them.
+        let credential = self.extractor.find(head.headers, head.uri)?;
+        let Some(claims) = head.extensions.get::<T>() else {
+            return match credential {
+                Some(_) => Err(Rejection::NotVerified),
+                None => Ok(Found::Nothing),
+            };
+        };
+        let Claims { iat, exp, opaque, .. } = claims.claims();
+        // Opaque tokens have no times of their own.
+        if opaque.is_none() || exp.is_some() {
+            check_times(iat, exp, context)?;
+        }
+        let keys = claims.keys(context.denylist.hasher());
+        check_claims(&keys, context.policy)?;
+        check_revoked(&keys, context)?;
+        Ok(Found::Clear(None))
+    }
+
+    fn challenges_dpop(&self) -> bool {
+        self.extractor.challenges_dpop()
+    }
+}
+
+impl<T> fmt::Debug for FromExtension<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FromExtension").field("extractor", &self.extractor).finish()
+    }
+}
+
+/// The layer verifies tokens itself, and remembers those that it has verified.
+#[must_use]
+pub struct Verify<V> {
+    verifier: V,
+    extractor: Extractor,
+    cache: TokenCache,
+    opaque: Option<OpaqueKeys>,
+}
+
+impl<V: Verifier> Verify<V> {
+    /// Verifies with `verifier`. Takes bearer tokens.
+    pub fn new(verifier: V) -> Self {
+        Self {
+            verifier,
+            extractor: Extractor::default(),
+            cache: TokenCache::new(TokenCacheConfig::default()),
+            opaque: None,
+        }
+    }
+
+    /// Where tokens are taken from.
+    pub fn extractor(mut self, extractor: Extractor) -> Self {
+        self.extractor = extractor;
+        self
+    }
+
+    /// The size of the verified-token cache.
+    pub fn cache(mut self, config: TokenCacheConfig) -> Self {
+        self.cache = TokenCache::new(config);
+        self
+    }
+
+    /// Lets opaque tokens (whatever is not shaped like a JWT) through unless their digest is revoked.
+    ///
+    /// Nothing here can verify them: the service behind must. Without this they are refused.
+    pub fn opaque(mut self, keys: OpaqueKeys) -> Self {
+        self.opaque = Some(keys);
+        self
+    }
+
+    #[cold]
+    fn verify(&self, token: &str, epoch: u64, context: Context<'_>) -> Result<Arc<Verified>, Rejection> {
+        let identity = self.verifier.verify(token, context.now.unix())?;
+        let keys = identity.keys(context.denylist.hasher());
+        check_claims(&keys, context.policy)?;
+        let verified = Arc::new(Verified::new(token, identity, keys, epoch));
+        self.cache.insert(Arc::clone(&verified));
+        Ok(verified)
+    }
+
+    fn judge_opaque(keys: &OpaqueKeys, token: &str, context: Context<'_>) -> Result<Found, Rejection> {
+        for digest in keys.digests(token.as_bytes()) {
+            check_revoked(&Claims::default().opaque(&digest).keys(context.denylist.hasher()), context)?;
+        }
+        Ok(Found::Clear(None))
+    }
+}
+
+#[expect(private_interfaces, reason = "sealed: only this crate calls it")]
+impl<V: Verifier> sealed::Source for Verify<V> {
+    #[inline]
+    fn judge(&self, head: Head<'_>, context: Context<'_>) -> Result<Found, Rejection> {
+        let Some(credential) = self.extractor.find(head.headers, head.uri)? else { return Ok(Found::Nothing) };
+        let token = credential.token();
+        // Both are read before anything is looked at: what changes meanwhile makes the next request look again.
+        let epoch = self.verifier.epoch();
+        let generation = context.denylist.generation();
+        let verified = match self.cache.get(token, epoch) {
+            Some(verified) => verified,
+            None => match &self.opaque {
+                Some(keys) if !CompactJws::looks_like(token) => return Self::judge_opaque(keys, token, context),
+                _ => self.verify(token, epoch, context)?,
+            },
+        };
+        // Time changes no generation: it is compared on every request.
+        check_times(verified.identity.iat(), verified.identity.exp(), context)?;
+        if !verified.is_clear(generation) {
+            if let Some(reason) = context.denylist.revoked(&verified.keys, context.policy.missing_iat) {
+                return Err(Rejection::Revoked(reason));
+            }
+            verified.set_clear(generation);
+        }
+        if let Some(why) = context.denylist.doubt(context.now) {
+            return Err(Rejection::Unknown(why));
+        }
+        Ok(Found::Clear(Some(verified)))
+    }
+
+    fn challenges_dpop(&self) -> bool {
+        self.extractor.challenges_dpop()
+    }
+}
+
+impl<V> fmt::Debug for Verify<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verify")
+            .field("extractor", &self.extractor)
+            .field("opaque", &self.opaque)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<ExtractError> for Rejection {
+    fn from(error: ExtractError) -> Self {
+        Self::Credential(error)
+    }
+}
+
+impl From<VerifyError> for Rejection {
+    fn from(error: VerifyError) -> Self {
+        Self::Token(error)
+    }
+}

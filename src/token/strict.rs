@@ -1,0 +1,263 @@
+//! JSON objects read strictly: no duplicate member, no claim of a wrong type.
+
+use std::borrow::Cow;
+
+use serde::{
+    Deserializer as _,
+    de::{self, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::Claims;
+
+/// The names under which an issuer puts the claims that revocation needs.
+///
+/// The defaults are the standards' own. Entra ID has `uti` for `jti` and `azp` for `client_id`, Okta `cid`,
+/// Auth0 `azp`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct ClaimNames {
+    pub(crate) jti: Cow<'static, str>,
+    pub(crate) sid: Cow<'static, str>,
+    pub(crate) sub: Cow<'static, str>,
+    pub(crate) client_id: Cow<'static, str>,
+}
+
+impl Default for ClaimNames {
+    fn default() -> Self {
+        Self::STANDARD
+    }
+}
+
+impl ClaimNames {
+    const STANDARD: Self = Self {
+        jti: Cow::Borrowed("jti"),
+        sid: Cow::Borrowed("sid"),
+        sub: Cow::Borrowed("sub"),
+        client_id: Cow::Borrowed("client_id"),
+    };
+
+    /// The claim that identifies the token.
+    pub fn jti(mut self, name: impl Into<String>) -> Self {
+        self.jti = Cow::Owned(name.into());
+        self
+    }
+
+    /// The claim that identifies the session.
+    pub fn sid(mut self, name: impl Into<String>) -> Self {
+        self.sid = Cow::Owned(name.into());
+        self
+    }
+
+    /// The claim that identifies the user.
+    pub fn sub(mut self, name: impl Into<String>) -> Self {
+        self.sub = Cow::Owned(name.into());
+        self
+    }
+
+    /// The claim that identifies the client.
+    pub fn client_id(mut self, name: impl Into<String>) -> Self {
+        self.client_id = Cow::Owned(name.into());
+        self
+    }
+}
+
+/// The bytes are not an object that can be read in only one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// The members of one JSON object.
+pub(crate) struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+/// More members than any honest token has: bounds the work that a stranger can cause.
+const MAX_MEMBERS: usize = 256;
+/// Times beyond this cannot be told apart by readers that use doubles.
+const MAX_TIME: f64 = 9_007_199_254_740_992.0;
+
+impl<'a> Members<'a> {
+    pub(crate) fn parse(json: &'a [u8]) -> Result<Self, Malformed> {
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        let members = deserializer.deserialize_map(MembersVisitor).map_err(|_| Malformed)?;
+        deserializer.end().map_err(|_| Malformed)?;
+        let mut names: Vec<&str> = members.iter().map(|(name, _)| &**name).collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Malformed);
+        }
+        Ok(Self(members))
+    }
+
+    pub(crate) fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(member, _)| member == name).map(|(_, value)| *value)
+    }
+
+    pub(crate) fn get<T: serde::Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, Malformed> {
+        self.raw(name).map(|raw| serde_json::from_str(raw.get()).map_err(|_| Malformed)).transpose()
+    }
+
+    /// A string that is not empty.
+    pub(crate) fn string(&self, name: &str) -> Result<Option<Cow<'a, str>>, Malformed> {
+        match self.get::<Text<'a>>(name)? {
+            Some(Text(text)) if text.is_empty() => Err(Malformed),
+            text => Ok(text.map(|Text(text)| text)),
+        }
+    }
+
+    /// A NumericDate in whole seconds, rounded down, within [0, 2^53).
+    pub(crate) fn time(&self, name: &str) -> Result<Option<u64>, Malformed> {
+        let Some(raw) = self.raw(name) else { return Ok(None) };
+        if let Ok(seconds) = serde_json::from_str::<u64>(raw.get()) {
+            return if (seconds as f64) < MAX_TIME { Ok(Some(seconds)) } else { Err(Malformed) };
+        }
+        match serde_json::from_str::<f64>(raw.get()) {
+            Ok(seconds) if (0.0..MAX_TIME).contains(&seconds) => Ok(Some(seconds as u64)),
+            _ => Err(Malformed),
+        }
+    }
+
+    pub(crate) fn claims(&self, names: &ClaimNames) -> Result<StrictClaims<'a>, Malformed> {
+        Ok(StrictClaims {
+            iss: self.string("iss")?,
+            jti: self.string(&names.jti)?,
+            sid: self.string(&names.sid)?,
+            sub: self.string(&names.sub)?,
+            client_id: self.string(&names.client_id)?,
+            iat: self.time("iat")?,
+            auth_time: self.time("auth_time")?,
+            exp: self.time("exp")?,
+        })
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::with_capacity(16);
+        while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+            if members.len() == MAX_MEMBERS {
+                return Err(de::Error::custom("too many members"));
+            }
+            members.push((name, value));
+        }
+        Ok(members)
+    }
+}
+
+/// A string, borrowed where it holds no escape. serde does not borrow into a plain `Cow`.
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The claims that revocation needs, checked for type but not against anything else.
+pub(crate) struct StrictClaims<'a> {
+    pub(crate) iss: Option<Cow<'a, str>>,
+    jti: Option<Cow<'a, str>>,
+    sid: Option<Cow<'a, str>>,
+    sub: Option<Cow<'a, str>>,
+    client_id: Option<Cow<'a, str>>,
+    pub(crate) iat: Option<u64>,
+    auth_time: Option<u64>,
+    pub(crate) exp: Option<u64>,
+}
+
+impl StrictClaims<'_> {
+    /// The claims for a token of `iss`; `signing_input` is hashed where no `jti` names the token.
+    pub(crate) fn as_claims<'b>(&'b self, iss: &'b str, signing_input: &[u8]) -> Claims<'b> {
+        Claims {
+            iss,
+            jti: self.jti.as_deref(),
+            signing_input: self.jti.is_none().then(|| signing_input_sha256(signing_input)),
+            opaque: None,
+            sid: self.sid.as_deref(),
+            sub: self.sub.as_deref(),
+            client_id: self.client_id.as_deref(),
+            iat: self.iat,
+            auth_time: self.auth_time,
+            exp: self.exp,
+        }
+    }
+}
+
+fn signing_input_sha256(signing_input: &[u8]) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(signing_input).into()
+}
+
+/// The parts of a compact JWS, decoded; the signature stays encoded.
+pub(crate) struct CompactJws<'a> {
+    pub(crate) header: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) signing_input: &'a str,
+    #[cfg_attr(not(feature = "jwt"), expect(dead_code, reason = "only a verifier needs it"))]
+    pub(crate) signature: &'a str,
+}
+
+impl<'a> CompactJws<'a> {
+    /// Splits and decodes; base64url without padding, canonical, exactly three parts, no empty header or payload.
+    pub(crate) fn parse(token: &'a str) -> Result<Self, Malformed> {
+        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+        let (signing_input, signature) = token.rsplit_once('.').ok_or(Malformed)?;
+        let (header, payload) = signing_input.split_once('.').ok_or(Malformed)?;
+        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Malformed);
+        // Decoding the header refuses a fourth part too, since a dot is not base64url.
+        Ok(Self { header: decode(header)?, payload: decode(payload)?, signing_input, signature })
+    }
+
+    /// Whether a string is shaped like a JWS at all; anything else is an opaque token.
+    pub(crate) fn looks_like(token: &str) -> bool {
+        token.bytes().filter(|byte| *byte == b'.').count() == 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l6_malformed_is_not_missing() {
+        let parse = |json: &str| {
+            let members = Members::parse(json.as_bytes())?;
+            members.claims(&ClaimNames::default()).map(|claims| (claims.exp, claims.jti.map(Cow::into_owned)))
+        };
+        assert_eq!(parse(r#"{"exp":5,"jti":"a"}"#), Ok((Some(5), Some("a".to_owned()))));
+        assert_eq!(parse(r#"{"exp":5.9}"#), Ok((Some(5), None)));
+        assert_eq!(parse(r#"{"j\u0074i":"\u0061"}"#), Ok((None, Some("a".to_owned()))));
+        for bad in [
+            r#"{"exp":"soon"}"#,
+            r#"{"exp":-1}"#,
+            r#"{"exp":null}"#,
+            r#"{"exp":9007199254740992}"#,
+            r#"{"exp":1e300}"#,
+            r#"{"iat":true}"#,
+            r#"{"jti":7}"#,
+            r#"{"jti":""}"#,
+            r#"{"jti":null}"#,
+            r#"{"sid":["a"]}"#,
+            r#"{"jti":"a","jti":"b"}"#,
+            r#"{"jti":"a","j\u0074i":"b"}"#,
+            r#"{"other":1,"other":1}"#,
+            r#"{"jti":"a"} x"#,
+            r#"["jti"]"#,
+            r#"{"jti":"a""#,
+            "",
+        ] {
+            assert_eq!(parse(bad), Err(Malformed), "{bad}");
+        }
+        let many: Vec<_> = (0..300).map(|n| format!("\"m{n}\":0")).collect();
+        assert_eq!(parse(&format!("{{{}}}", many.join(","))), Err(Malformed));
+    }
+
+    #[test]
+    fn compact_jws() {
+        assert!(CompactJws::parse("e30.e30.").is_ok());
+        for bad in ["", "e30", "e30.e30", "e30.e30.a.b", "e3=.e30.a", "e31.e30.a", "e 0.e30.a"] {
+            assert!(CompactJws::parse(bad).is_err(), "{bad}");
+        }
+    }
+}
