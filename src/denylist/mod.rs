@@ -21,7 +21,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -113,6 +113,7 @@ pub struct Denylist {
     /// Kept beside the writer's own, for who must not wait for its lock.
     scopes: [AtomicU64; ScopeKind::ALL.len()],
     records: AtomicU64,
+    steady: AtomicBool,
 }
 
 struct Writer {
@@ -171,6 +172,7 @@ impl Denylist {
             client_quota,
             scopes: Default::default(),
             records: AtomicU64::new(0),
+            steady: AtomicBool::new(true),
         }
     }
 
@@ -368,6 +370,12 @@ impl Denylist {
         self.lock().in_filter > self.visible.filter_capacity()
     }
 
+    /// Whether the wall clock has kept step with the monotonic one, as of the last [`Denylist::maintain`].
+    /// While it has not, nothing is forgotten.
+    pub fn is_steady(&self) -> bool {
+        self.steady.load(Ordering::Relaxed)
+    }
+
     /// Lets expired entries go and renews the filter. Takes up to seconds where millions of entries are held;
     /// checks never wait for it, writers for milliseconds. Call it every few seconds, off the async threads.
     pub fn maintain(&self) {
@@ -377,6 +385,7 @@ impl Denylist {
             writer.quota.turn(now.unix());
             writer.steadiness.check(now, &self.lifetimes)
         };
+        self.steady.store(steady, Ordering::Relaxed);
         if steady {
             while self.expire(now) {}
         }

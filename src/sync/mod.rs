@@ -1,0 +1,481 @@
+//! Keeps a denylist in step with its backend, and records what is revoked.
+
+mod publisher;
+mod replica;
+
+use std::{
+    error::Error,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::watch, task::JoinSet};
+
+use self::publisher::Publisher;
+use crate::{
+    backend::{Backend, BackendError, Durability, FleetSettings, Position},
+    denylist::{Admission, Denylist, DenylistConfig, Staleness, Verdict},
+    revocation::{Change, Detail, Lift, Record, Revocation, RevocationId, Scope},
+    token::Identity,
+};
+
+/// Settings of [`Revocations`].
+///
+/// What happens once the list is stale must be said; everything else has a default.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_revocation::{denylist::Staleness, sync::SyncConfig};
+///
+/// let mut config = SyncConfig::new(Staleness::refuse_after(Duration::from_secs(10)));
+/// config.denylist.budget = 5_000_000;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SyncConfig {
+    /// Settings of the denylist. Its hasher is the fleet's: what is set here counts for a first node only.
+    pub denylist: DenylistConfig,
+    /// This node's name, unique in the fleet. Default: the host's name and a random suffix.
+    pub node: String,
+    /// The id of the key that opaque tokens are digested with, compared across the fleet.
+    pub digest_key: Option<String>,
+    /// How long to wait for the backend to acknowledge a write. Default: 5 s.
+    pub publish_timeout: Duration,
+    /// How long [`Revocations::start`] waits for the first snapshot. Default: 30 s.
+    pub load_timeout: Duration,
+}
+
+impl SyncConfig {
+    /// The defaults, with this choice about staleness.
+    pub fn new(staleness: Staleness) -> Self {
+        let host = std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/etc/hostname").ok());
+        let host = host.as_deref().map(str::trim).filter(|host| !host.is_empty()).unwrap_or("node").to_owned();
+        Self {
+            denylist: DenylistConfig::new(staleness),
+            node: format!("{host}-{:08x}", crate::random::u64() as u32),
+            digest_key: None,
+            publish_timeout: Duration::from_secs(5),
+            load_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The handle for code: revokes, lifts, checks. Cheap to clone.
+///
+/// Runs a task that keeps the denylist in step with the backend; it ends with the last clone.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use tower_revocation::{
+///     backend::Memory, denylist::{Staleness, Verdict}, revocation::Revocation,
+///     sync::{Revocations, SyncConfig}, token::{Claims, Identity},
+/// };
+///
+/// let config = SyncConfig::new(Staleness::refuse_after(Duration::from_secs(10)));
+/// let revocations = Revocations::start(Memory::new(), config).await?;
+/// let now = revocations.denylist().now().unix();
+/// let identity = Identity::from_verified(&Claims::new("https://issuer.example/").jti("1").iat(now).exp(now + 600));
+///
+/// revocations.revoke(Revocation::session_of(&identity).ok_or("nothing identifies it")?).await?;
+/// assert!(matches!(revocations.check(&identity), Verdict::Deny(_)));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Revocations {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    denylist: Arc<Denylist>,
+    backend: Arc<dyn Backend>,
+    publisher: Publisher,
+    state: watch::Receiver<replica::State>,
+    node: String,
+    durability: Durability,
+    /// Aborted when the last handle goes.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What became of a revocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Revoked {
+    /// It is durable and enforced here.
+    Recorded {
+        /// Names it, for a lift.
+        id: RevocationId,
+        /// Its place in the backend's feed.
+        position: Position,
+    },
+    /// An earlier revocation covers it: nothing was stored.
+    Covered,
+    /// Whatever it could match has expired: nothing was stored.
+    Expired,
+    /// The token's owner holds too many entries: the owner's tokens at that client were cut off instead.
+    Widened {
+        /// Names the wider revocation, for a lift.
+        id: RevocationId,
+        /// What was cut off.
+        scope: Scope,
+    },
+}
+
+/// A revocation was not recorded; nothing changed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RevokeError {
+    /// The denylist's budget is used up.
+    Full {
+        /// The budget.
+        budget: usize,
+    },
+    /// The backend did not acknowledge the write in time. It may have happened.
+    Backend(BackendError),
+    /// The handle is shutting down.
+    Stopped,
+}
+
+impl fmt::Display for RevokeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { budget } => {
+                write!(f, "the denylist is full ({budget} revocations); raise its budget, or revoke a wider scope")
+            }
+            Self::Backend(error) => write!(f, "the backend did not acknowledge the revocation: {error}"),
+            Self::Stopped => f.write_str("the revocation was not recorded: shutting down"),
+        }
+    }
+}
+
+impl Error for RevokeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Backend(error) => Some(error),
+            Self::Full { .. } | Self::Stopped => None,
+        }
+    }
+}
+
+/// The handle could not be started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The backend failed.
+    Backend(BackendError),
+    /// This node's settings differ from those of its fleet.
+    Fleet {
+        /// The setting.
+        setting: &'static str,
+        /// What the fleet has.
+        theirs: String,
+        /// What this node has.
+        ours: String,
+    },
+    /// The first snapshot did not arrive in time.
+    NotLoaded {
+        /// How long was waited.
+        waited: Duration,
+        /// What stood in the way last.
+        last_error: Option<String>,
+    },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Backend(error) => error.fmt(f),
+            Self::Fleet { setting, theirs, ours } => write!(
+                f,
+                "this node's {setting} is {ours}, its fleet's is {theirs} (stored in the backend): give all nodes the same"
+            ),
+            Self::NotLoaded { waited, last_error } => {
+                write!(f, "the denylist was not loaded within {waited:?}")?;
+                last_error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+            }
+        }
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Backend(error) => Some(error),
+            Self::Fleet { .. } | Self::NotLoaded { .. } => None,
+        }
+    }
+}
+
+impl From<BackendError> for StartError {
+    fn from(error: BackendError) -> Self {
+        Self::Backend(error)
+    }
+}
+
+/// How a node stands.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// This node's name.
+    pub node: String,
+    /// Whether it is loaded and in step.
+    pub ready: bool,
+    /// How long ago it was last known to be in step; `None`: never yet.
+    pub staleness: Option<Duration>,
+    /// What it has applied.
+    pub applied: Option<Position>,
+    /// How many records it holds, and how many it may.
+    pub records: usize,
+    /// The budget of records.
+    pub budget: usize,
+    /// Which crash an acknowledged revocation survives.
+    pub durability: Durability,
+    /// Records that it cannot read. While there are any, the node is not in sync.
+    pub unreadable: Vec<String>,
+    /// What went wrong last with the feed.
+    pub last_error: Option<String>,
+}
+
+impl Revocations {
+    /// Connects to a backend, loads everything it holds, and keeps in step from then on.
+    ///
+    /// # Errors
+    ///
+    /// Where the backend cannot be reached or read, its settings would break a promise, this node differs from
+    /// its fleet, or the first snapshot does not arrive in time.
+    pub async fn start(backend: impl Backend, config: SyncConfig) -> Result<Self, StartError> {
+        let load_timeout = config.load_timeout;
+        let this = Self::start_unloaded(backend, config).await?;
+        this.loaded(load_timeout).await?;
+        Ok(this)
+    }
+
+    /// The same, without waiting for the first snapshot: until it is in, the denylist answers
+    /// [`Why::NotReady`](crate::denylist::Why::NotReady).
+    ///
+    /// # Errors
+    ///
+    /// As [`Revocations::start`], but for the snapshot.
+    pub async fn start_unloaded(backend: impl Backend, config: SyncConfig) -> Result<Self, StartError> {
+        let SyncConfig { mut denylist, node, digest_key, publish_timeout, load_timeout: _ } = config;
+        let ours = FleetSettings::new(denylist.budget, &denylist.lifetimes, digest_key);
+        let fleet = backend.agree(&ours).await?;
+        if let Some((setting, theirs, ours)) = fleet.difference(&ours) {
+            return Err(StartError::Fleet { setting, theirs, ours });
+        }
+        denylist.hasher = fleet.hasher();
+        let denylist = Arc::new(Denylist::new(denylist));
+        let durability = backend.durability();
+        #[cfg(feature = "tracing")]
+        if durability == Durability::None {
+            tracing::warn!("revocations live in this process's memory only: a restart forgets them");
+        }
+        let backend: Arc<dyn Backend> = Arc::new(backend);
+        let mut tasks = JoinSet::new();
+        let state = replica::spawn(Arc::clone(&backend), Arc::clone(&denylist), node.clone(), &mut tasks);
+        let publisher =
+            Publisher::spawn(Arc::clone(&backend), Arc::clone(&denylist), publish_timeout, &mut tasks);
+        let tasks = Mutex::new(tasks);
+        Ok(Self { inner: Arc::new(Inner { denylist, backend, publisher, state, node, durability, tasks }) })
+    }
+
+    /// Waits until the first snapshot is in.
+    ///
+    /// # Errors
+    ///
+    /// Where it takes longer than `timeout`.
+    pub async fn loaded(&self, timeout: Duration) -> Result<(), StartError> {
+        let mut state = self.inner.state.clone();
+        let loaded = tokio::time::timeout(timeout, state.wait_for(|state| state.applied.is_some())).await;
+        match loaded {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(StartError::NotLoaded {
+                waited: timeout,
+                last_error: self.inner.state.borrow().last_error.clone(),
+            }),
+        }
+    }
+
+    /// Revokes. When it returns `Ok`, the revocation is durable and this node refuses what it covers.
+    ///
+    /// Runs to its end even where the caller stops waiting.
+    ///
+    /// # Errors
+    ///
+    /// Where the backend does not acknowledge, or the budget is used up.
+    pub async fn revoke(&self, revocation: Revocation) -> Result<Revoked, RevokeError> {
+        let denylist = &self.inner.denylist;
+        let (record, owned) = self.record(revocation);
+        match denylist.admit(&record) {
+            Admission::Covered => Ok(Revoked::Covered),
+            Admission::Expired => Ok(Revoked::Expired),
+            Admission::Full => Err(RevokeError::Full { budget: denylist.budget() }),
+            Admission::Room => {
+                let id = record.id();
+                let position = self.inner.publisher.publish(vec![Change::Revoke(record)]).await?;
+                Ok(Revoked::Recorded { id, position })
+            }
+            Admission::OverQuota => self.revoke_widened(owned).await,
+        }
+    }
+
+    /// Records many decisions in one write; nothing is stored for those that are covered or expired.
+    ///
+    /// # Errors
+    ///
+    /// As [`Revocations::revoke`]; none of them is recorded then, or all are.
+    pub async fn revoke_all(
+        &self,
+        revocations: impl IntoIterator<Item = Revocation>,
+    ) -> Result<Vec<RevocationId>, RevokeError> {
+        let mut changes = Vec::new();
+        for revocation in revocations {
+            let (record, _) = self.record(revocation);
+            match self.inner.denylist.admit(&record) {
+                Admission::Covered | Admission::Expired => {}
+                Admission::Full => return Err(RevokeError::Full { budget: self.inner.denylist.budget() }),
+                Admission::Room | Admission::OverQuota => changes.push(record),
+            }
+        }
+        let ids = changes.iter().map(Record::id).collect();
+        if !changes.is_empty() {
+            self.inner.publisher.publish(changes.into_iter().map(Change::Revoke).collect()).await?;
+        }
+        Ok(ids)
+    }
+
+    /// The record of a decision, and the decision itself for what a full quota makes of it.
+    fn record(&self, revocation: Revocation) -> (Record, Revocation) {
+        let denylist = &self.inner.denylist;
+        let owners = revocation.owner().map(|owner| {
+            let sub = owner.sub.as_ref().map(|sub| Scope::subject(&owner.iss, sub));
+            let client = owner.client_id.as_ref().map(|client_id| Scope::client(&owner.iss, client_id));
+            let keys = sub.into_iter().chain(client).map(|scope| denylist.hasher().key(&scope));
+            keys.collect::<Vec<_>>()
+        });
+        let now = denylist.now().unix();
+        let record = revocation.clone().into_record(denylist.hasher(), denylist.lifetimes(), now);
+        (record.owned_by(owners.unwrap_or_default()), revocation)
+    }
+
+    /// A full quota does not keep anyone from revoking: their tokens at that client are cut off instead.
+    async fn revoke_widened(&self, revocation: Revocation) -> Result<Revoked, RevokeError> {
+        let full = || RevokeError::Full { budget: self.inner.denylist.budget() };
+        let owner = revocation.owner().ok_or_else(full)?;
+        let (Some(sub), Some(client_id)) = (&owner.sub, &owner.client_id) else { return Err(full()) };
+        let scope = Scope::subject_client(&owner.iss, sub, client_id);
+        let denylist = &self.inner.denylist;
+        let record = revocation.widened(scope.clone()).into_record(
+            denylist.hasher(),
+            denylist.lifetimes(),
+            denylist.now().unix(),
+        );
+        match denylist.admit(&record) {
+            Admission::Covered => Ok(Revoked::Covered),
+            Admission::Expired => Ok(Revoked::Expired),
+            Admission::Full | Admission::OverQuota => Err(full()),
+            Admission::Room => {
+                let id = record.id();
+                self.inner.publisher.publish(vec![Change::Revoke(record)]).await?;
+                Ok(Revoked::Widened { id, scope })
+            }
+        }
+    }
+
+    /// Takes back revocations of a scope: those with these ids, and no others, not even later ones.
+    ///
+    /// Ids that this node does not hold are lifted as well, should they arrive later.
+    ///
+    /// # Errors
+    ///
+    /// Where the backend does not acknowledge.
+    pub async fn lift(&self, scope: &Scope, ids: &[RevocationId], by: &str) -> Result<(), RevokeError> {
+        let changes = self.lifts(scope, ids, by);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.inner.publisher.publish(changes).await.map(|_| ())
+    }
+
+    /// Ends every ban and revocation of a scope that this node knows, and leaves a cutoff at this moment: tokens
+    /// issued before stay dead, new ones live.
+    ///
+    /// # Errors
+    ///
+    /// Where the backend does not acknowledge.
+    pub async fn enable(&self, scope: &Scope, by: &str) -> Result<(), RevokeError> {
+        let denylist = &self.inner.denylist;
+        let now = denylist.now().unix();
+        let ids = denylist.revocations(denylist.hasher().key(scope));
+        let cutoff = Revocation::new(scope.clone()).cutoff(crate::revocation::Cutoff::at(now)).revoked_by(by);
+        let cutoff = cutoff.into_record(denylist.hasher(), denylist.lifetimes(), now);
+        // One write, the cutoff first: at no moment is an old token good again.
+        let mut changes = vec![Change::Revoke(cutoff)];
+        changes.extend(self.lifts(scope, &ids, by));
+        self.inner.publisher.publish(changes).await.map(|_| ())
+    }
+
+    fn lifts(&self, scope: &Scope, ids: &[RevocationId], by: &str) -> Vec<Change> {
+        const MOST: usize = 1000;
+        let denylist = &self.inner.denylist;
+        let key = denylist.hasher().key(scope);
+        let now = denylist.now().unix();
+        // The tombstone outlasts what it lifts, also where that has not arrived here yet.
+        let until = denylist.retained(key).unwrap_or(0).max(denylist.lifetimes().retain_scope(now));
+        let detail = || Detail { scope: Some(scope.clone()), by: Some(by.to_owned()), at: now, reason: None };
+        ids.chunks(MOST).map(|ids| Change::Lift(Lift::new(key, ids.to_vec(), until, detail()))).collect()
+    }
+
+    /// The ids of the live revocations of a scope that this node holds: what a lift names.
+    pub fn revocations_of(&self, scope: &Scope) -> Vec<RevocationId> {
+        let denylist = &self.inner.denylist;
+        denylist.revocations(denylist.hasher().key(scope))
+    }
+
+    /// Whether a token may pass, as far as this node knows.
+    pub fn check(&self, identity: &Identity) -> Verdict {
+        self.inner.denylist.check(identity)
+    }
+
+    /// The denylist, to build layers on.
+    pub fn denylist(&self) -> &Arc<Denylist> {
+        &self.inner.denylist
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.inner.backend
+    }
+
+    /// How this node stands.
+    pub fn status(&self) -> Status {
+        let Inner { denylist, state, node, durability, .. } = &*self.inner;
+        let state = state.borrow();
+        Status {
+            node: node.clone(),
+            ready: denylist.not_ready().is_none(),
+            staleness: denylist.staleness(),
+            applied: state.applied.clone(),
+            records: denylist.records(),
+            budget: denylist.budget(),
+            durability: *durability,
+            unreadable: state.unreadable.iter().cloned().collect(),
+            last_error: state.last_error.clone(),
+        }
+    }
+
+    /// Finishes the writes under way and stops the tasks. The denylist goes stale from then on.
+    pub async fn shutdown(&self) {
+        self.inner.publisher.close().await;
+        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+    }
+}
+
+impl fmt::Debug for Revocations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Revocations").field("node", &self.inner.node).field("denylist", &self.inner.denylist).finish()
+    }
+}

@@ -1,0 +1,100 @@
+//! Writes to the backend: those that come together go as one, and none is left half done.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use super::RevokeError;
+use crate::{
+    backend::{Backend, BackendError, BackendErrorKind, Position},
+    denylist::Denylist,
+    revocation::Change,
+};
+
+pub(super) struct Publisher {
+    jobs: mpsc::Sender<Job>,
+}
+
+struct Job {
+    changes: Vec<Change>,
+    /// The caller; the end of [`Publisher::close`] sends no changes and waits for its turn only.
+    done: oneshot::Sender<Result<Position, Arc<BackendError>>>,
+}
+
+/// How many callers' writes go into one batch, and how many may wait for their turn.
+const BATCH: usize = 1024;
+const WAITING: usize = 16 * BATCH;
+
+impl Publisher {
+    pub(super) fn spawn(
+        backend: Arc<dyn Backend>,
+        denylist: Arc<Denylist>,
+        timeout: Duration,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let (jobs, queue) = mpsc::channel(WAITING);
+        tasks.spawn(run(backend, denylist, timeout, queue));
+        Self { jobs }
+    }
+
+    /// Makes changes durable and applies them here. Happens to the end even where the caller stops waiting.
+    pub(super) async fn publish(&self, changes: Vec<Change>) -> Result<Position, RevokeError> {
+        let (done, outcome) = oneshot::channel();
+        self.jobs.send(Job { changes, done }).await.map_err(|_| RevokeError::Stopped)?;
+        let outcome = outcome.await.map_err(|_| RevokeError::Stopped)?;
+        outcome.map_err(|error| {
+            let kind = error.kind();
+            // One failure may answer many callers.
+            RevokeError::Backend(BackendError::new(kind, error.to_string()))
+        })
+    }
+
+    /// Waits until everything sent before is written.
+    pub(super) async fn close(&self) {
+        let (done, outcome) = oneshot::channel();
+        if self.jobs.send(Job { changes: Vec::new(), done }).await.is_ok() {
+            // An error here belongs to the callers of that batch, who have it.
+            let _ = outcome.await;
+        }
+    }
+}
+
+async fn run(
+    backend: Arc<dyn Backend>,
+    denylist: Arc<Denylist>,
+    timeout: Duration,
+    mut queue: mpsc::Receiver<Job>,
+) {
+    let mut jobs = Vec::new();
+    while queue.recv_many(&mut jobs, BATCH).await > 0 {
+        let batch: Vec<Change> = jobs.iter_mut().flat_map(|job| std::mem::take(&mut job.changes)).collect();
+        let outcome = match tokio::time::timeout(timeout, backend.publish(&batch)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(BackendError::new(
+                BackendErrorKind::Unavailable,
+                format!("writing {} changes: no answer within {timeout:?}", batch.len()),
+            )),
+        };
+        match outcome {
+            Ok(position) => {
+                // Durable first, then visible here, and only then "done".
+                denylist.apply(&batch);
+                for job in jobs.drain(..) {
+                    // A caller that has gone needs no answer.
+                    let _ = job.done.send(Ok(position.clone()));
+                }
+            }
+            Err(error) => {
+                #[cfg(feature = "tracing")]
+                tracing::error!(%error, changes = batch.len(), "revocations were not recorded");
+                let error = Arc::new(error);
+                for job in jobs.drain(..) {
+                    let _ = job.done.send(Err(Arc::clone(&error)));
+                }
+            }
+        }
+    }
+}

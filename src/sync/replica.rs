@@ -1,0 +1,206 @@
+//! The task that follows the backend's feed and keeps the denylist in step with it.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    backend::{Backend, BackendError, BackendErrorKind, Event, NodeStatus, Position},
+    denylist::Denylist,
+    revocation::Change,
+    time::Moment,
+};
+
+/// What the replica task says of itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    pub(super) applied: Option<Position>,
+    pub(super) unreadable: BTreeSet<String>,
+    pub(super) last_error: Option<String>,
+}
+
+/// A feed that is silent for longer has lost touch, whatever its connection says.
+const SILENCE: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MAINTENANCE: Duration = Duration::from_secs(5);
+const PURGE: Duration = Duration::from_secs(60);
+const HEARTBEAT: Duration = Duration::from_secs(1);
+const LEASE: Duration = Duration::from_secs(5);
+/// A node whose clock is ahead must not delete what others still need.
+const PURGE_MARGIN: Duration = Duration::from_secs(60 * 60);
+
+pub(super) fn spawn(
+    backend: Arc<dyn Backend>,
+    denylist: Arc<Denylist>,
+    node: String,
+    tasks: &mut JoinSet<()>,
+) -> watch::Receiver<State> {
+    let (state, seen) = watch::channel(State::default());
+    let announced = seen.clone();
+    tasks.spawn(maintain(Arc::clone(&denylist)));
+    tasks.spawn(purge(Arc::clone(&backend), Arc::clone(&denylist)));
+    tasks.spawn(announce(Arc::clone(&backend), Arc::clone(&denylist), node, announced));
+    tasks.spawn(follow(backend, denylist, state));
+    seen
+}
+
+/// Follows the feed, and again after each failure, with growing pauses.
+async fn follow(backend: Arc<dyn Backend>, denylist: Arc<Denylist>, state: watch::Sender<State>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let from = state.borrow().applied.clone();
+        let began = tokio::time::Instant::now();
+        let error = follow_once(&*backend, &denylist, &state, from).await;
+        #[cfg(feature = "tracing")]
+        tracing::warn!(%error, "lost touch with the backend; trying again");
+        state.send_modify(|state| state.last_error = Some(error.to_string()));
+        // A feed that worked for a while starts over with a short pause.
+        pause = if began.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        tokio::time::sleep(jittered(pause)).await;
+    }
+}
+
+/// Follows the feed until it fails; returns why.
+async fn follow_once(
+    backend: &dyn Backend,
+    denylist: &Arc<Denylist>,
+    state: &watch::Sender<State>,
+    from: Option<Position>,
+) -> BackendError {
+    let clock = Arc::clone(denylist.clock());
+    state.send_modify(|state| state.unreadable.clear());
+    let mut feed = backend.follow(from, &*clock);
+    loop {
+        let event = match tokio::time::timeout(SILENCE, feed.next()).await {
+            Ok(Some(Ok(event))) => event,
+            Ok(Some(Err(error))) => return error,
+            Ok(None) => return BackendError::new(BackendErrorKind::Unavailable, "following the feed: it ended"),
+            Err(_) => {
+                return BackendError::new(
+                    BackendErrorKind::Unavailable,
+                    format!("following the feed: silent for {SILENCE:?}"),
+                );
+            }
+        };
+        match event {
+            Event::Snapshot => {}
+            Event::Changes(changes) => {
+                if let Err(error) = apply(denylist, changes).await {
+                    return error;
+                }
+            }
+            Event::Unreadable { name, why } => {
+                #[cfg(feature = "tracing")]
+                tracing::error!(record = name, %why, "quarantined; this node is not in sync until it is dealt with");
+                let problem = format!("{name}: {why}");
+                state.send_modify(|state| {
+                    state.unreadable.insert(problem);
+                });
+            }
+            Event::CaughtUp { position, as_of } => {
+                // An unreadable record may be a revocation: a node that has one is never in step. It asks again
+                // from where it last was, so that it goes on by itself once the record has been dealt with.
+                let unreadable = state.borrow().unreadable.len();
+                if unreadable > 0 {
+                    return BackendError::new(
+                        BackendErrorKind::Corrupt,
+                        format!("following the feed: {unreadable} records cannot be read; repair or remove them"),
+                    );
+                }
+                caught_up(denylist, state, position, as_of);
+            }
+        }
+    }
+}
+
+fn caught_up(denylist: &Denylist, state: &watch::Sender<State>, position: Position, as_of: Moment) {
+    denylist.in_step_at(as_of);
+    state.send_if_modified(|state| {
+        let changed = state.applied.as_ref() != Some(&position) || state.last_error.is_some();
+        if changed {
+            state.applied = Some(position);
+            state.last_error = None;
+        }
+        changed
+    });
+}
+
+/// Applies changes. Many go to a blocking thread: moka works off its backlog on the caller's.
+async fn apply(denylist: &Arc<Denylist>, changes: Vec<Change>) -> Result<(), BackendError> {
+    const FEW: usize = 64;
+    let few = changes.len() <= FEW;
+    if few {
+        denylist.apply(&changes);
+        if !denylist.wants_maintenance() {
+            return Ok(());
+        }
+    }
+    let list = Arc::clone(denylist);
+    let work = move || {
+        if !few {
+            list.apply(&changes);
+        }
+        if list.wants_maintenance() {
+            list.maintain();
+        }
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        // Only where the runtime is going down: nothing may count as applied then.
+        BackendError::new(BackendErrorKind::Unavailable, "applying changes to the denylist").because(error)
+    })
+}
+
+async fn maintain(denylist: Arc<Denylist>) {
+    let mut turns = tokio::time::interval(MAINTENANCE);
+    loop {
+        turns.tick().await;
+        let list = Arc::clone(&denylist);
+        // It fails only where the runtime is going down.
+        let _ = tokio::task::spawn_blocking(move || list.maintain()).await;
+    }
+}
+
+/// Deletes from the backend what every node may have forgotten long ago.
+async fn purge(backend: Arc<dyn Backend>, denylist: Arc<Denylist>) {
+    let mut turns = tokio::time::interval(PURGE);
+    turns.tick().await;
+    loop {
+        turns.tick().await;
+        if !denylist.is_steady() {
+            continue;
+        }
+        let before = denylist.now().unix().saturating_sub(PURGE_MARGIN.as_secs());
+        if let Err(_error) = backend.purge(before).await {
+            #[cfg(feature = "tracing")]
+            tracing::warn!(error = %_error, "expired revocations stay in the backend for now");
+        }
+    }
+}
+
+/// Tells the other nodes what this one has applied.
+async fn announce(
+    backend: Arc<dyn Backend>,
+    denylist: Arc<Denylist>,
+    node: String,
+    mut state: watch::Receiver<State>,
+) {
+    let enforces = !denylist.staleness_policy().serves();
+    loop {
+        let mut status = NodeStatus::new(node.clone(), enforces, LEASE);
+        status.applied = state.borrow_and_update().applied.clone();
+        if let Err(_error) = backend.heartbeat(&status).await {
+            #[cfg(feature = "tracing")]
+            tracing::debug!(error = %_error, "this node could not announce itself");
+        }
+        // At once where something was applied, else now and then.
+        let _ = tokio::time::timeout(HEARTBEAT, state.changed()).await;
+        tokio::time::sleep(jittered(FIRST_PAUSE)).await;
+    }
+}
+
+/// Between half of `pause` and all of it, so that a fleet does not come back in one moment.
+fn jittered(pause: Duration) -> Duration {
+    pause / 2 + (pause / 2).mul_f64(crate::random::u64() as f64 / u64::MAX as f64)
+}
