@@ -1,4 +1,66 @@
-//! Token revocation as a tower layer.
+//! Makes "log this person out, now" true: a tower [`Layer`](tower_layer::Layer) that answers the revocation
+//! routes and refuses every request that carries a revoked token, in-process, with no network call on the path.
+//!
+//! # A tour
+//!
+//! A **revocation** ([`revocation`]) is a scope (one token, a session, a user, a client, an issuer) and a
+//! cutoff: every token of the scope issued until then is dead. It is recorded through the handle
+#![cfg_attr(feature = "sync", doc = "[`Revocations`], which makes it durable in a [`backend`] that all nodes share")]
+#![cfg_attr(not(feature = "sync"), doc = "`Revocations` (feature `sync`), which makes it durable in a backend that all nodes share")]
+//! and then visible in this node's **denylist** ([`denylist`]): a filter in front of a cache that never evicts.
+//!
+//! A request's **identity** ([`token`]) comes from a source that the user chooses: verified by the layer itself
+//! ([`token::Verify`]), verified by a layer outside ([`token::FromExtension`]), or only looked at
+//! ([`token::Peek`]) where a verifier runs behind. The [`RevocationLayer`] asks the denylist and passes the
+//! request on, or refuses it with 401 (RFC 6750) or gRPC `UNAUTHENTICATED`. What a request leaves open is
+//! decided by a [`policy`].
+//!
+//! # Start here
+//!
+//! ```
+//! # #[cfg(feature = "sync")] #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use tower_revocation::{
+//!     RevocationLayer, Revocations,
+//!     backend::Memory,
+//!     denylist::Staleness,
+//!     revocation::{Revocation, Scope},
+//!     sync::SyncConfig,
+//!     token::{Peek, VerifierBehind},
+//! };
+//!
+//! // What happens once this node has lost touch with the backend is your choice; there is no default.
+//! let config = SyncConfig::new(Staleness::refuse_after(Duration::from_secs(10)));
+//! let revocations = Revocations::start(Memory::new(), config).await?;
+//!
+//! // The service behind verifies every token, so a look is enough to refuse the revoked ones.
+//! let source = Peek::new(VerifierBehind::i_promise()).issuer("https://issuer.example/");
+//! let layer = RevocationLayer::new(revocations.denylist().clone(), source);
+//! # let _ = layer;
+//!
+//! // Anywhere in your code:
+//! let outcome = revocations.revoke(Revocation::new(Scope::subject("https://issuer.example/", "alice"))).await?;
+//! # let _ = outcome; Ok(()) }
+//! # #[cfg(not(feature = "sync"))] fn main() {}
+//! ```
+//!
+//! # Features
+//!
+//! | feature | brings | default |
+//! | --- | --- | --- |
+//! | `jwt` | `token::JwtVerifier`: signed JWTs, on jsonwebtoken with aws-lc | yes |
+//! | `endpoint` | the revocation routes (brings `sync`) | yes |
+//! | `sync` | backends, the replica task, `Revocations` (needs tokio) | with `endpoint` |
+//! | `jwks-http` | key sets fetched and refreshed over HTTPS | |
+//! | `sqlite` | the embedded durable backend | |
+//! | `tracing` | events through the `tracing` facade | |
+//! | `full` | all of it | |
+//!
+//! # What it does not do
+//!
+//! It does not authenticate users or authorize requests: what passes is *not revoked*, and with
+//! [`token::Verify`] also properly signed, in time and for this audience. Everything else is up to the service behind.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod future;

@@ -14,7 +14,9 @@ pub use self::{
 
 use std::fmt;
 
+#[cfg(feature = "endpoint")]
 use crate::token::Identity;
+use crate::token::VerifiedClaims;
 
 /// Names one revocation, so that a lift can say exactly what it lifts.
 ///
@@ -101,26 +103,28 @@ impl Revocation {
     /// Logs out the session of `identity`: the session where the token names one (`sid`), else that token alone.
     ///
     /// `None` where the identity names neither, so that nothing would be revoked.
-    pub fn session_of(identity: &Identity) -> Option<Self> {
-        let scope = match identity.sid() {
-            Some(sid) => Scope::session(identity.iss(), sid),
-            None => return Self::token_of(identity),
-        };
-        Some(Self::new(scope))
+    pub fn session_of(identity: &impl VerifiedClaims) -> Option<Self> {
+        let claims = identity.claims();
+        match claims.sid {
+            Some(sid) => Some(Self::new(Scope::session(claims.iss, sid))),
+            None => Self::token_of(identity),
+        }
     }
 
     /// Revokes the one token of `identity`; `None` where nothing identifies it.
-    pub fn token_of(identity: &Identity) -> Option<Self> {
-        let mut revocation = Self::new(identity.token_scope()?);
-        revocation.token_exp = identity.exp();
+    pub fn token_of(identity: &impl VerifiedClaims) -> Option<Self> {
+        let claims = identity.claims();
+        let mut revocation = Self::new(claims.token_scope()?);
+        revocation.token_exp = claims.exp;
         Some(revocation)
     }
 
     /// Logs the user of `identity` out everywhere: every token of (`iss`, `sub`) issued until now.
     ///
     /// `None` where the identity has no `sub`.
-    pub fn subject_of(identity: &Identity) -> Option<Self> {
-        Some(Self::new(Scope::subject(identity.iss(), identity.sub()?)))
+    pub fn subject_of(identity: &impl VerifiedClaims) -> Option<Self> {
+        let claims = identity.claims();
+        Some(Self::new(Scope::subject(claims.iss, claims.sub?)))
     }
 
     /// A ban: refuses every token of `scope`, also those issued later, until it is lifted.

@@ -17,7 +17,7 @@ use crate::{
     backend::{Backend, BackendError, Durability, FleetSettings, Position},
     denylist::{Admission, Denylist, DenylistConfig, Staleness, Verdict},
     revocation::{Change, Detail, Lift, Record, Revocation, RevocationId, Scope},
-    token::Identity,
+    token::{Identity, VerifiedClaims},
 };
 
 /// Settings of [`Revocations`].
@@ -69,7 +69,7 @@ impl SyncConfig {
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
 /// use tower_revocation::{
-///     backend::Memory, denylist::{Staleness, Verdict}, revocation::Revocation,
+///     backend::Memory, denylist::{Staleness, Verdict},
 ///     sync::{Revocations, SyncConfig}, token::{Claims, Identity},
 /// };
 ///
@@ -78,7 +78,7 @@ impl SyncConfig {
 /// let now = revocations.denylist().now().unix();
 /// let identity = Identity::from_verified(&Claims::new("https://issuer.example/").jti("1").iat(now).exp(now + 600));
 ///
-/// revocations.revoke(Revocation::session_of(&identity).ok_or("nothing identifies it")?).await?;
+/// let _ = revocations.log_out(&identity).await?;
 /// assert!(matches!(revocations.check(&identity), Verdict::Deny(_)));
 /// # Ok(()) }
 /// ```
@@ -134,6 +134,8 @@ pub enum RevokeError {
     },
     /// The backend did not acknowledge the write in time. It may have happened.
     Backend(BackendError),
+    /// The token names nothing that could be revoked: no session, no id, no subject.
+    NothingToRevoke,
     /// The handle is shutting down.
     Stopped,
 }
@@ -145,6 +147,9 @@ impl fmt::Display for RevokeError {
                 write!(f, "the denylist is full ({budget} revocations); raise its budget, or revoke a wider scope")
             }
             Self::Backend(error) => write!(f, "the backend did not acknowledge the revocation: {error}"),
+            Self::NothingToRevoke => f.write_str(
+                "nothing was revoked: the token has neither sid nor jti (for all of a user's tokens it needs sub)",
+            ),
             Self::Stopped => f.write_str("the revocation was not recorded: shutting down"),
         }
     }
@@ -154,7 +159,7 @@ impl Error for RevokeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Backend(error) => Some(error),
-            Self::Full { .. } | Self::Stopped => None,
+            Self::Full { .. } | Self::NothingToRevoke | Self::Stopped => None,
         }
     }
 }
@@ -319,6 +324,24 @@ impl Revocations {
             }
             Admission::OverQuota => self.revoke_widened(owned).await,
         }
+    }
+
+    /// Logs the current user out: ends the session of this token, or the token where it names no session.
+    ///
+    /// # Errors
+    ///
+    /// As [`Revocations::revoke`], and where the token names neither.
+    pub async fn log_out(&self, identity: &impl VerifiedClaims) -> Result<Revoked, RevokeError> {
+        self.revoke(Revocation::session_of(identity).ok_or(RevokeError::NothingToRevoke)?).await
+    }
+
+    /// Logs the current user out everywhere: every token of this token's subject issued until now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Revocations::revoke`], and where the token has no `sub`.
+    pub async fn log_out_everywhere(&self, identity: &impl VerifiedClaims) -> Result<Revoked, RevokeError> {
+        self.revoke(Revocation::subject_of(identity).ok_or(RevokeError::NothingToRevoke)?).await
     }
 
     /// Records many decisions in one write; nothing is stored for those that are covered or expired.

@@ -85,6 +85,16 @@ impl<'a> Claims<'a> {
         exp: u64,
     }
 
+    /// The scope of this one token: by `jti`, else by its signing input, else by its digest.
+    pub fn token_scope(&self) -> Option<Scope> {
+        match (self.jti, self.signing_input, self.opaque) {
+            (Some(jti), ..) => Some(Scope::token(self.iss, jti)),
+            (None, Some(sha256), _) => Some(Scope::signing_input(self.iss, sha256)),
+            (None, None, Some(digest)) => Some(Scope::opaque_token(digest.clone())),
+            (None, None, None) => None,
+        }
+    }
+
     /// The keys of every scope that the token is in.
     pub fn keys(&self, hasher: &ScopeHasher) -> ScopeKeys {
         let issuer = hasher.issuer_of(self.iss);
@@ -305,17 +315,6 @@ impl Identity {
     /// When it expires (Unix seconds).
     pub fn exp(&self) -> Option<u64> {
         self.0.exp
-    }
-
-    /// The scope of this one token: by `jti`, else by its signing input, else by its digest.
-    pub fn token_scope(&self) -> Option<Scope> {
-        let Inner { iss, jti, signing_input, opaque, .. } = &*self.0;
-        match (jti, signing_input, opaque) {
-            (Some(jti), ..) => Some(Scope::token(&**iss, &**jti)),
-            (None, Some(sha256), _) => Some(Scope::signing_input(&**iss, *sha256)),
-            (None, None, Some(digest)) => Some(Scope::opaque_token(digest.clone())),
-            (None, None, None) => None,
-        }
     }
 }
 

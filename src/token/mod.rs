@@ -11,6 +11,12 @@ mod source;
 mod strict;
 mod verifier;
 
+#[cfg(feature = "jwt")]
+pub use self::jwt::{
+    Algorithm, Issuer, JwtConfigError, JwtVerifier, JwtVerifierBuilder, KeyError, Keys, UnknownAlgorithm,
+};
+#[cfg(feature = "jwks-http")]
+pub use self::jwt::{Fetch, FetchError, FetchErrorKind, HttpFetch, JwksUrl};
 pub use self::{
     cache::TokenCacheConfig,
     extract::{Credential, ExtractError, Extractor, Place},

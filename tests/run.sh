@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Runs every check of the project on a Debian machine with a Rust toolchain.
+#
+#   tests/run.sh          all checks, bounded
+#   tests/run.sh --full   also the long runs and the heavy builds
+#
+# Missing Debian packages are installed where this runs as root, else named.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+full=false
+for argument in "$@"; do
+  case $argument in
+    --full) full=true ;;
+    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit ;;
+    *) echo "tests/run.sh: unknown argument $argument (try --help)" >&2; exit 2 ;;
+  esac
+done
+export REVOCATION_TESTS_FULL=$full
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+
+# Command and the Debian package that brings it.
+needed=(cc:gcc)
+
+missing=()
+for pair in "${needed[@]}"; do
+  command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+done
+if ((${#missing[@]})); then
+  if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}"
+  else
+    echo "tests/run.sh: install these Debian packages first: ${missing[*]}" >&2
+    exit 1
+  fi
+fi
+command -v cargo >/dev/null || { echo "tests/run.sh: no cargo; install a Rust toolchain (https://rustup.rs)" >&2; exit 1; }
+
+step() {
+  local name=$1 began=$SECONDS
+  shift
+  echo "── $name"
+  "$@"
+  echo "   $((SECONDS - began)) s"
+}
+
+run_tests() {
+  if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --no-fail-fast "$@"
+  else
+    cargo test --no-fail-fast --lib --bins --tests "$@"
+  fi
+}
+
+step 'format' cargo fmt --all --check
+step 'clippy, everything' cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+step 'clippy, no features' cargo clippy --quiet --locked --lib --no-default-features -- -D warnings
+for feature in jwt sync endpoint jwks-http sqlite tracing; do
+  step "clippy, only $feature" cargo clippy --quiet --locked --lib --no-default-features --features "$feature" -- -D warnings
+done
+step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --locked --workspace --no-deps --all-features
+step 'examples' cargo build --quiet --locked --examples
+step 'tests, no features' run_tests --locked -p minimal
+step 'tests, all features' run_tests --locked --workspace --exclude minimal
+step 'documentation tests' cargo test --quiet --locked --doc
+step 'model checking' cargo test --quiet --locked --release --manifest-path loom/Cargo.toml --target-dir target/loom
+echo 'all checks passed'
