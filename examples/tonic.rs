@@ -7,7 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, transport::{Channel, Server}};
+use tonic::{
+    Request,
+    transport::{Channel, Server},
+};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower_revocation::{
     RevocationLayer, Revocations,

@@ -14,7 +14,7 @@ use crate::{
     denylist::Denylist,
     policy::{NoToken, Policy},
     reject::Rejection,
-    token::{Context, Found, Head, Identity, IdentitySource, Verified},
+    token::{Asked, Found, Head, Identity, IdentitySource, Verified},
 };
 
 /// Decides whether a request may pass: finds its token, and asks the denylist.
@@ -98,8 +98,8 @@ impl<I: IdentitySource> Guard<I> {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<Passed, Rejection> {
-        let context = Context { denylist: &self.denylist, policy: &self.policy, now: self.denylist.now() };
-        match self.source.judge(Head { method, uri, headers, extensions }, context) {
+        let asked = Asked { denylist: &self.denylist, policy: &self.policy };
+        match self.source.judge(Head { uri, headers, extensions }, asked) {
             Ok(Found::Clear(verified)) => Ok(Passed { verified }),
             Ok(Found::Nothing) if self.policy.no_token == NoToken::Pass || is_preflight(method, headers) => {
                 Ok(Passed::default())

@@ -6,7 +6,10 @@
 //! A **revocation** ([`revocation`]) is a scope (one token, a session, a user, a client, an issuer) and a
 //! cutoff: every token of the scope issued until then is dead. It is recorded through the handle
 #![cfg_attr(feature = "sync", doc = "[`Revocations`], which makes it durable in a [`backend`] that all nodes share")]
-#![cfg_attr(not(feature = "sync"), doc = "`Revocations` (feature `sync`), which makes it durable in a backend that all nodes share")]
+#![cfg_attr(
+    not(feature = "sync"),
+    doc = "`Revocations` (feature `sync`), which makes it durable in a backend that all nodes share"
+)]
 //! and then visible in this node's **denylist** ([`denylist`]): a filter in front of a cache that never evicts.
 //!
 //! A request's **identity** ([`token`]) comes from a source that the user chooses: verified by the layer itself

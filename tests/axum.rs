@@ -106,6 +106,7 @@ async fn f42_f43_no_spelling_gets_in() {
     let table: Vec<(Vec<String>, u16)> = vec![
         (one(format!("Bearer {good}")), 200),
         (one(format!("Bearer {bad}")), 401),
+        (one(format!("bearer {good}")), 200),
         (one(format!("bearer {bad}")), 401),
         (one(format!("BEARER  {bad}")), 401),
         (one(format!("Bearer\t{bad}")), 401),

@@ -267,7 +267,8 @@ async fn l2_a_full_list_refuses_the_write() {
     let mut config = config();
     config.denylist.budget = 10;
     let revocations = Revocations::start(Memory::new(), config).await.unwrap();
-    let token = |n: usize| Identity::from_verified(&Claims::new(ISSUER).jti(&n.to_string()).iat(unix()).exp(unix() + 60));
+    let token =
+        |n: usize| Identity::from_verified(&Claims::new(ISSUER).jti(&n.to_string()).iat(unix()).exp(unix() + 60));
     for n in 0..10 {
         let _ = revocations.log_out(&token(n)).await.unwrap();
     }

@@ -105,7 +105,9 @@ impl Backend for Memory {
         from: Option<Position>,
         clock: &'a dyn Clock,
     ) -> BoxStream<'a, Result<Event, BackendError>> {
-        let resume = from.filter(|from| from.incarnation() == self.shared.incarnation).map(|from| from.offset());
+        let last = *self.shared.last.borrow();
+        let ours = |from: &Position| from.incarnation() == self.shared.incarnation && from.offset() <= last;
+        let resume = from.filter(ours).map(|from| from.offset());
         let start = stream::iter(resume.is_none().then_some(Ok(Event::Snapshot)));
         let changes = stream::unfold(
             (resume.unwrap_or(0), self.shared.last.subscribe(), true),

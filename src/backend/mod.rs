@@ -2,11 +2,11 @@
 
 pub mod conformance;
 mod memory;
-#[cfg(any())]
+#[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use self::memory::Memory;
-#[cfg(any())]
+#[cfg(feature = "sqlite")]
 pub use self::sqlite::Sqlite;
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
@@ -36,11 +36,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Resumes after `from` where the backend still can, else starts over with [`Event::Snapshot`]. Says
     /// [`Event::CaughtUp`] at least once a second while it is in touch with the store, traffic or not.
     /// Ends, or yields an error, when it has lost touch; it is then called again.
-    fn follow<'a>(
-        &'a self,
-        from: Option<Position>,
-        clock: &'a dyn Clock,
-    ) -> BoxStream<'a, Result<Event, BackendError>>;
+    fn follow<'a>(&'a self, from: Option<Position>, clock: &'a dyn Clock)
+    -> BoxStream<'a, Result<Event, BackendError>>;
 
     /// The live changes of these keys, exactly.
     fn lookup<'a>(&'a self, keys: &'a [ScopeKey]) -> BoxFuture<'a, Result<Vec<Change>, BackendError>>;

@@ -64,7 +64,9 @@ impl Freshness {
     /// Everything the backend held at `moment` has been applied.
     pub(super) fn in_step_at(&self, moment: Moment) {
         // Only ever later: an answer that was slow to arrive must not make a fresh node look stale.
-        self.monotonic.fetch_max(moment.monotonic, Ordering::Release);
+        if self.monotonic.fetch_max(moment.monotonic, Ordering::AcqRel) > moment.monotonic {
+            return;
+        }
         // Wall time follows the moment, since it may be stepped back. 0 is kept for "never".
         self.wall.store(moment.wall.max(1), Ordering::Release);
     }

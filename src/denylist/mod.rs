@@ -180,7 +180,9 @@ impl Denylist {
     ///
     /// A token without `iat` is refused where a cutoff exists for one of its scopes.
     pub fn check(&self, identity: &Identity) -> Verdict {
-        self.check_keys(&identity.keys(&self.hasher), MissingIat::DenyIfCutoff, self.now())
+        let made = identity.keys(&self.hasher);
+        let keys = made.unwrap_or_else(|| identity.claims().keys_among(&self.hasher, self.kinds()));
+        self.check_keys(&keys, MissingIat::DenyIfCutoff, self.now())
     }
 
     #[inline]
@@ -224,6 +226,12 @@ impl Denylist {
             Some(issued) => cutoff.covers(issued).then_some(Reason::Revoked(kind)),
             None => (missing_iat != MissingIat::Allow).then_some(Reason::NoIssueTime(kind)),
         }
+    }
+
+    /// A bit for each kind of scope that is held at all.
+    #[inline]
+    pub(crate) fn kinds(&self) -> u32 {
+        self.visible.kinds()
     }
 
     /// The generation to remember an "allowed" under: read it before [`Denylist::revoked`].
@@ -277,7 +285,11 @@ impl Denylist {
         }
         if let Some(entry) = self.visible.find(record.key().as_u128()) {
             let cutoff = entry.cutoff().is_some_and(|cutoff| cutoff >= record.cutoff());
-            let retained = entry.retain_until().is_some_and(|until| until >= record.retain_until());
+            // A ban will be lifted one day: what is revoked beside it must still stand then.
+            let ban = |until: u64| until == u64::MAX;
+            let retained = entry
+                .retain_until()
+                .is_some_and(|until| until >= record.retain_until() && ban(until) == ban(record.retain_until()));
             if cutoff && retained {
                 return Admission::Covered;
             }
@@ -417,7 +429,7 @@ impl Denylist {
                 self.records.fetch_sub(dropped as u64, Ordering::Relaxed);
             }
         }
-        due.len() == STRIDE
+        !due.is_empty()
     }
 
     /// Builds a new filter where the present one is too small, too large or full of bits of what has left.

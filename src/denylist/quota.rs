@@ -3,8 +3,8 @@
 /// A count-min sketch in two generations: it never counts too few within one lifetime of a token, and
 /// forgets what is older than two.
 pub(super) struct Quota {
-    current: Box<[[u16; WIDTH]; DEPTH]>,
-    previous: Box<[[u16; WIDTH]; DEPTH]>,
+    current: Box<[[u32; WIDTH]; DEPTH]>,
+    previous: Box<[[u32; WIDTH]; DEPTH]>,
     since: u64,
     window: u64,
 }
@@ -27,7 +27,7 @@ impl Quota {
     /// At least as many as were added for `key` within the window.
     pub(super) fn count(&self, key: u128) -> u32 {
         let rows = self.current.iter().zip(self.previous.iter()).zip(places(key));
-        rows.map(|((now, before), place)| u32::from(now[place]) + u32::from(before[place])).min().unwrap_or(0)
+        rows.map(|((now, before), place)| now[place].saturating_add(before[place])).min().unwrap_or(0)
     }
 
     pub(super) fn turn(&mut self, now: u64) {
@@ -38,7 +38,7 @@ impl Quota {
     }
 }
 
-fn zeroes() -> Box<[[u16; WIDTH]; DEPTH]> {
+fn zeroes() -> Box<[[u32; WIDTH]; DEPTH]> {
     // Made on the heap: half of it would not fit every thread's stack.
     match vec![[0; WIDTH]; DEPTH].into_boxed_slice().try_into() {
         Ok(rows) => rows,

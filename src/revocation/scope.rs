@@ -380,7 +380,17 @@ impl IssuerHasher {
 #[inline]
 fn write_value(hasher: &mut SipHasher13, value: &[u8]) {
     hasher.write_u64(value.len() as u64);
-    hasher.write(value);
+    // In whole words, the last one filled up with zeroes, which the length makes unambiguous: the hasher is several
+    // times faster on words than on bytes that do not line up.
+    let (words, rest) = value.as_chunks::<8>();
+    for word in words {
+        hasher.write_u64(u64::from_le_bytes(*word));
+    }
+    if !rest.is_empty() {
+        let mut word = [0; 8];
+        word[..rest.len()].copy_from_slice(rest);
+        hasher.write_u64(u64::from_le_bytes(word));
+    }
 }
 
 #[cfg(test)]

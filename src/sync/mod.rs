@@ -280,8 +280,7 @@ impl Revocations {
         let backend: Arc<dyn Backend> = Arc::new(backend);
         let mut tasks = JoinSet::new();
         let state = replica::spawn(Arc::clone(&backend), Arc::clone(&denylist), node.clone(), &mut tasks);
-        let publisher =
-            Publisher::spawn(Arc::clone(&backend), Arc::clone(&denylist), publish_timeout, &mut tasks);
+        let publisher = Publisher::spawn(Arc::clone(&backend), Arc::clone(&denylist), publish_timeout, &mut tasks);
         let tasks = Mutex::new(tasks);
         Ok(Self { inner: Arc::new(Inner { denylist, backend, publisher, state, node, durability, tasks }) })
     }
@@ -296,10 +295,9 @@ impl Revocations {
         let loaded = tokio::time::timeout(timeout, state.wait_for(|state| state.applied.is_some())).await;
         match loaded {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(StartError::NotLoaded {
-                waited: timeout,
-                last_error: self.inner.state.borrow().last_error.clone(),
-            }),
+            _ => {
+                Err(StartError::NotLoaded { waited: timeout, last_error: self.inner.state.borrow().last_error.clone() })
+            }
         }
     }
 

@@ -62,15 +62,15 @@ impl Publisher {
     }
 }
 
-async fn run(
-    backend: Arc<dyn Backend>,
-    denylist: Arc<Denylist>,
-    timeout: Duration,
-    mut queue: mpsc::Receiver<Job>,
-) {
+async fn run(backend: Arc<dyn Backend>, denylist: Arc<Denylist>, timeout: Duration, mut queue: mpsc::Receiver<Job>) {
     let mut jobs = Vec::new();
     while queue.recv_many(&mut jobs, BATCH).await > 0 {
         let batch: Vec<Change> = jobs.iter_mut().flat_map(|job| std::mem::take(&mut job.changes)).collect();
+        if batch.is_empty() {
+            // Only waiting for their turn, which this is.
+            jobs.clear();
+            continue;
+        }
         let outcome = match tokio::time::timeout(timeout, backend.publish(&batch)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(BackendError::new(

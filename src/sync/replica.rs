@@ -70,7 +70,7 @@ async fn follow_once(
     from: Option<Position>,
 ) -> BackendError {
     let clock = Arc::clone(denylist.clock());
-    state.send_modify(|state| state.unreadable.clear());
+    let mut unreadable = BTreeSet::new();
     let mut feed = backend.follow(from, &*clock);
     loop {
         let event = match tokio::time::timeout(SILENCE, feed.next()).await {
@@ -94,19 +94,19 @@ async fn follow_once(
             Event::Unreadable { name, why } => {
                 #[cfg(feature = "tracing")]
                 tracing::error!(record = name, %why, "quarantined; this node is not in sync until it is dealt with");
-                let problem = format!("{name}: {why}");
-                state.send_modify(|state| {
-                    state.unreadable.insert(problem);
-                });
+                unreadable.insert(format!("{name}: {why}"));
+                state.send_modify(|state| state.unreadable.clone_from(&unreadable));
             }
             Event::CaughtUp { position, as_of } => {
                 // An unreadable record may be a revocation: a node that has one is never in step. It asks again
                 // from where it last was, so that it goes on by itself once the record has been dealt with.
-                let unreadable = state.borrow().unreadable.len();
-                if unreadable > 0 {
+                if !unreadable.is_empty() {
                     return BackendError::new(
                         BackendErrorKind::Corrupt,
-                        format!("following the feed: {unreadable} records cannot be read; repair or remove them"),
+                        format!(
+                            "following the feed: {} records cannot be read; repair or remove them",
+                            unreadable.len()
+                        ),
                     );
                 }
                 caught_up(denylist, state, position, as_of);
@@ -120,8 +120,7 @@ fn caught_up(denylist: &Denylist, state: &watch::Sender<State>, position: Positi
     state.send_if_modified(|state| {
         let changed = state.applied.as_ref() != Some(&position) || state.last_error.is_some();
         if changed {
-            state.applied = Some(position);
-            state.last_error = None;
+            *state = State { applied: Some(position), ..State::default() };
         }
         changed
     });
@@ -180,12 +179,7 @@ async fn purge(backend: Arc<dyn Backend>, denylist: Arc<Denylist>) {
 }
 
 /// Tells the other nodes what this one has applied.
-async fn announce(
-    backend: Arc<dyn Backend>,
-    denylist: Arc<Denylist>,
-    node: String,
-    mut state: watch::Receiver<State>,
-) {
+async fn announce(backend: Arc<dyn Backend>, denylist: Arc<Denylist>, node: String, mut state: watch::Receiver<State>) {
     let enforces = !denylist.staleness_policy().serves();
     loop {
         let mut status = NodeStatus::new(node.clone(), enforces, LEASE);

@@ -37,7 +37,7 @@ impl TokenCacheConfig {
 
 /// One verified token.
 pub(crate) struct Verified {
-    token: Box<str>,
+    token: Box<[u8]>,
     pub(crate) identity: Identity,
     pub(crate) keys: ScopeKeys,
     /// Of the verifier, read before it judged.
@@ -48,7 +48,7 @@ pub(crate) struct Verified {
 
 impl Verified {
     pub(crate) fn new(token: &str, identity: Identity, keys: ScopeKeys, epoch: u64) -> Self {
-        Self { token: token.into(), identity, keys, epoch, clear: AtomicU64::new(0) }
+        Self { token: token.as_bytes().into(), identity, keys, epoch, clear: AtomicU64::new(0) }
     }
 
     #[inline]
@@ -66,7 +66,7 @@ impl Verified {
 /// A bounded cache of verified tokens: found by a keyed hash, taken only where the whole token is the same.
 ///
 /// It belongs to one verifier and may forget whatever it likes: a miss costs a verification, no more.
-pub(crate) struct TokenCache(Option<Cache<Token<Box<str>>, Arc<Verified>, TokenHash>>);
+pub(crate) struct TokenCache(Option<Cache<Token<Box<[u8]>>, Arc<Verified>, TokenHash>>);
 
 impl TokenCache {
     pub(crate) fn new(config: TokenCacheConfig) -> Self {
@@ -86,7 +86,7 @@ impl TokenCache {
 
     /// The token, where it was verified under this epoch.
     #[inline]
-    pub(crate) fn get(&self, token: &str, epoch: u64) -> Option<Arc<Verified>> {
+    pub(crate) fn get(&self, token: &[u8], epoch: u64) -> Option<Arc<Verified>> {
         let verified = self.0.as_ref()?.get(&Token(token))?;
         (verified.epoch == epoch).then_some(verified)
     }
@@ -104,26 +104,26 @@ struct Token<T>(T);
 /// The tail of a signature differs from token to token; hashing all of it would cost five times as much.
 const TAIL: usize = 48;
 
-impl<T: AsRef<str>> std::hash::Hash for Token<T> {
+impl<T: AsRef<[u8]>> std::hash::Hash for Token<T> {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let token = self.0.as_ref().as_bytes();
+        let token = self.0.as_ref();
         state.write(&token[token.len().saturating_sub(TAIL)..]);
         state.write_usize(token.len());
     }
 }
 
-impl PartialEq for Token<Box<str>> {
+impl PartialEq for Token<Box<[u8]>> {
     fn eq(&self, other: &Self) -> bool {
         self.0 == other.0
     }
 }
 
-impl Eq for Token<Box<str>> {}
+impl Eq for Token<Box<[u8]>> {}
 
-impl Equivalent<Token<Box<str>>> for Token<&str> {
+impl Equivalent<Token<Box<[u8]>>> for Token<&[u8]> {
     #[inline]
-    fn equivalent(&self, key: &Token<Box<str>>) -> bool {
+    fn equivalent(&self, key: &Token<Box<[u8]>>) -> bool {
         *self.0 == *key.0
     }
 }
@@ -149,8 +149,8 @@ impl BuildHasher for TokenHash {
 /// Frees a token some time after its `exp`. Whether it is still valid is checked on every hit by our own clock.
 struct UntilExp;
 
-impl Expiry<Token<Box<str>>, Arc<Verified>> for UntilExp {
-    fn expire_after_create(&self, _: &Token<Box<str>>, verified: &Arc<Verified>, _: Instant) -> Option<Duration> {
+impl Expiry<Token<Box<[u8]>>, Arc<Verified>> for UntilExp {
+    fn expire_after_create(&self, _: &Token<Box<[u8]>>, verified: &Arc<Verified>, _: Instant) -> Option<Duration> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
         let left = verified.identity.exp().unwrap_or(now).saturating_sub(now);
         Some(Duration::from_secs(left.min(24 * 60 * 60) + 60))
@@ -158,7 +158,7 @@ impl Expiry<Token<Box<str>>, Arc<Verified>> for UntilExp {
 
     fn expire_after_update(
         &self,
-        token: &Token<Box<str>>,
+        token: &Token<Box<[u8]>>,
         verified: &Arc<Verified>,
         now: Instant,
         _: Option<Duration>,

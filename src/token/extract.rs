@@ -95,6 +95,8 @@ pub(crate) const MAX_TOKEN: usize = 16 * 1024;
 pub struct Extractor {
     bearer: bool,
     dpop: bool,
+    /// Tokens are taken from nowhere else.
+    only_bearer: bool,
     cookies: Vec<String>,
     headers: Vec<HeaderName>,
     unused_schemes: Vec<String>,
@@ -115,6 +117,7 @@ impl Extractor {
         let mut extractor = Self {
             bearer: false,
             dpop: false,
+            only_bearer: false,
             cookies: Vec::new(),
             headers: Vec::new(),
             unused_schemes: Vec::new(),
@@ -129,6 +132,8 @@ impl Extractor {
                 Place::Header(name) => extractor.headers.push(name),
             }
         }
+        extractor.only_bearer =
+            extractor.bearer && !extractor.dpop && extractor.cookies.is_empty() && extractor.headers.is_empty();
         extractor
     }
 
@@ -153,6 +158,38 @@ impl Extractor {
     /// The schemes to name in a challenge.
     pub(crate) const fn challenges_dpop(&self) -> bool {
         self.dpop && !self.bearer
+    }
+
+    /// The bytes behind `Bearer `, where the request is as plain as nearly all are: one `Authorization` value, and
+    /// nothing in any other place that would have to be looked at.
+    ///
+    /// They are *not* checked: use them only to compare with a token that was, or after looking for a comma.
+    #[inline]
+    pub(crate) fn plain<'a>(&self, headers: &'a HeaderMap, uri: &Uri) -> Option<&'a [u8]> {
+        const SCHEME: &[u8] = b"bearer ";
+        if !self.only_bearer || (!self.unused_query && uri.query().is_some()) {
+            return None;
+        }
+        if !self.unused_websocket_protocol && headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
+            return None;
+        }
+        let mut values = headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return None };
+        let (scheme, token) = value.as_bytes().split_at_checked(SCHEME.len())?;
+        scheme.eq_ignore_ascii_case(SCHEME).then_some(token)
+    }
+
+    /// Whether the request presents a token, without checking how well it is spelled: for who does not read it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Extractor::find`].
+    #[inline]
+    pub(crate) fn presents(&self, headers: &HeaderMap, uri: &Uri) -> Result<bool, ExtractError> {
+        if self.plain(headers, uri).is_some_and(|token| memchr::memchr(b',', token).is_none()) {
+            return Ok(true);
+        }
+        self.find(headers, uri).map(|credential| credential.is_some())
     }
 
     /// The one token of a request, or none.
@@ -265,28 +302,30 @@ impl<'a> Found<'a> {
 /// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="` (RFC 6750 §2.1).
 fn b64token(bytes: &[u8]) -> Option<&str> {
     let end = bytes.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
-    if end == 0 || !bytes[..end].iter().all(|byte| TOKEN68[usize::from(*byte)]) {
+    if end == 0 || !bytes[..end].iter().fold(true, |ok, byte| ok & is_token68(*byte)) {
         return None;
     }
     std::str::from_utf8(bytes).ok()
 }
 
-static TOKEN68: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let b = byte as u8;
-        table[byte] = b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
-        byte += 1;
-    }
-    table
-};
+/// Without a branch, so that many bytes are looked at together.
+const fn is_token68(byte: u8) -> bool {
+    let letter = byte | 0x20;
+    (letter >= b'a') & (letter <= b'z')
+        | (byte >= b'0') & (byte <= b'9')
+        | (byte == b'-')
+        | (byte == b'.')
+        | (byte == b'_')
+        | (byte == b'~')
+        | (byte == b'+')
+        | (byte == b'/')
+}
 
 /// Cuts at the first comma behind which another credential starts: a scheme and white space (RFC 9110 §11.4).
 /// Any other comma belongs to the parameters of the credential before it.
 fn split_credential(value: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mut from = 0;
-    while let Some(comma) = value[from..].iter().position(|byte| *byte == b',') {
+    while let Some(comma) = memchr::memchr(b',', &value[from..]) {
         let comma = from + comma;
         let tail = trim(&value[comma + 1..]);
         let scheme = tail.iter().position(|byte| is_space(*byte) || *byte == b',').unwrap_or(tail.len());

@@ -97,6 +97,12 @@ impl<'a> Claims<'a> {
 
     /// The keys of every scope that the token is in.
     pub fn keys(&self, hasher: &ScopeHasher) -> ScopeKeys {
+        self.keys_among(hasher, u32::MAX)
+    }
+
+    /// The keys of those scopes whose kind has its bit in `kinds`: no other can be held, and each costs a hash.
+    pub(crate) fn keys_among(&self, hasher: &ScopeHasher, kinds: u32) -> ScopeKeys {
+        let wanted = |kind: ScopeKind| kinds & (1 << kind as u32) != 0;
         let issuer = hasher.issuer_of(self.iss);
         let mut keys = ScopeKeys {
             keys: [0; ScopeKeys::PLACES],
@@ -109,27 +115,32 @@ impl<'a> Claims<'a> {
             },
         };
         match (self.jti, &self.signing_input, self.opaque) {
-            (Some(jti), ..) => keys.put(issuer.key(ScopeKind::Token, &[jti.as_bytes()])),
-            (None, Some(sha256), _) => keys.put(issuer.key(ScopeKind::SigningInput, &[sha256])),
-            (None, None, Some(digest)) => keys.put(hasher.opaque(digest)),
-            (None, None, None) => {}
+            (Some(jti), ..) if wanted(ScopeKind::Token) => keys.put(issuer.key(ScopeKind::Token, &[jti.as_bytes()])),
+            (None, Some(sha256), _) if wanted(ScopeKind::SigningInput) => {
+                keys.put(issuer.key(ScopeKind::SigningInput, &[sha256]));
+            }
+            (None, None, Some(digest)) if wanted(ScopeKind::OpaqueToken) => keys.put(hasher.opaque(digest)),
+            _ => {}
         }
-        if let Some(sid) = self.sid {
-            keys.put(issuer.key(ScopeKind::Session, &[sid.as_bytes()]));
-            if let Some(client_id) = self.client_id {
-                keys.put(issuer.key(ScopeKind::ClientSession, &[sid.as_bytes(), client_id.as_bytes()]));
+        let pairs = [
+            (ScopeKind::Session, ScopeKind::ClientSession, self.sid),
+            (ScopeKind::Subject, ScopeKind::SubjectClient, self.sub),
+        ];
+        for (kind, with_client, value) in pairs {
+            let Some(value) = value else { continue };
+            if wanted(kind) {
+                keys.put(issuer.key(kind, &[value.as_bytes()]));
+            }
+            if let (true, Some(client_id)) = (wanted(with_client), self.client_id) {
+                keys.put(issuer.key(with_client, &[value.as_bytes(), client_id.as_bytes()]));
             }
         }
-        if let Some(sub) = self.sub {
-            keys.put(issuer.key(ScopeKind::Subject, &[sub.as_bytes()]));
-            if let Some(client_id) = self.client_id {
-                keys.put(issuer.key(ScopeKind::SubjectClient, &[sub.as_bytes(), client_id.as_bytes()]));
-            }
-        }
-        if let Some(client_id) = self.client_id {
+        if let (true, Some(client_id)) = (wanted(ScopeKind::Client), self.client_id) {
             keys.put(issuer.key(ScopeKind::Client, &[client_id.as_bytes()]));
         }
-        keys.put(issuer.key(ScopeKind::Issuer, &[]));
+        if wanted(ScopeKind::Issuer) {
+            keys.put(issuer.key(ScopeKind::Issuer, &[]));
+        }
         keys
     }
 }
@@ -213,8 +224,9 @@ pub trait VerifiedClaims: Send + Sync + 'static {
     fn claims(&self) -> Claims<'_>;
 
     /// The keys, where they were made before with this hasher; else they are made for each request.
-    fn keys(&self, hasher: &ScopeHasher) -> ScopeKeys {
-        self.claims().keys(hasher)
+    fn keys(&self, hasher: &ScopeHasher) -> Option<ScopeKeys> {
+        let _ = hasher;
+        None
     }
 }
 
@@ -223,7 +235,7 @@ impl<T: VerifiedClaims> VerifiedClaims for Arc<T> {
         (**self).claims()
     }
 
-    fn keys(&self, hasher: &ScopeHasher) -> ScopeKeys {
+    fn keys(&self, hasher: &ScopeHasher) -> Option<ScopeKeys> {
         (**self).keys(hasher)
     }
 }
@@ -334,11 +346,8 @@ impl VerifiedClaims for Identity {
         }
     }
 
-    fn keys(&self, hasher: &ScopeHasher) -> ScopeKeys {
-        match &self.0.keys {
-            Some((made_with, keys)) if made_with == hasher => *keys,
-            _ => self.claims().keys(hasher),
-        }
+    fn keys(&self, hasher: &ScopeHasher) -> Option<ScopeKeys> {
+        self.0.keys.as_ref().filter(|(made_with, _)| made_with == hasher).map(|(_, keys)| *keys)
     }
 }
 

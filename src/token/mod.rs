@@ -30,5 +30,5 @@ pub use self::{
 
 pub(crate) use self::{
     cache::Verified,
-    source::{Context, Found, Head},
+    source::{Asked, Found, Head},
 };

@@ -1,6 +1,6 @@
 use super::{
     Extractor, VerifyError,
-    source::{Context, Found, Head, Source, check_claims, check_revoked, check_times},
+    source::{Asked, Found, Head, Source, check_claims, check_revoked, check_times},
     strict::{ClaimNames, CompactJws, Malformed, Members},
 };
 use crate::reject::Rejection;
@@ -58,8 +58,9 @@ impl Peek {
 
 #[expect(private_interfaces, reason = "sealed: only this crate calls it")]
 impl Source for Peek {
-    fn judge(&self, head: Head<'_>, context: Context<'_>) -> Result<Found, Rejection> {
+    fn judge(&self, head: Head<'_>, asked: Asked<'_>) -> Result<Found, Rejection> {
         let Some(credential) = self.extractor.find(head.headers, head.uri)? else { return Ok(Found::Nothing) };
+        let context = asked.now();
         let malformed = |Malformed| VerifyError::Malformed;
         let jws = CompactJws::parse(credential.token()).map_err(malformed)?;
         let members = Members::parse(&jws.payload).map_err(malformed)?;
@@ -67,8 +68,9 @@ impl Source for Peek {
         let (iss, names) = self.issuers.iter().find(|(name, _)| *name == iss).ok_or(VerifyError::UnknownIssuer)?;
         let claims = members.claims(names).map_err(malformed)?;
         check_times(claims.iat, claims.exp, context)?;
-        let keys = claims.as_claims(iss, jws.signing_input.as_bytes()).keys(context.denylist.hasher());
-        check_claims(&keys, context.policy)?;
+        let claims = claims.as_claims(iss, jws.signing_input.as_bytes());
+        check_claims(&claims, context.policy)?;
+        let keys = claims.keys_among(context.denylist.hasher(), context.denylist.kinds());
         check_revoked(&keys, context)?;
         // Unverified: there is no identity to hand on.
         Ok(Found::Clear(None))

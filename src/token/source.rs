@@ -1,6 +1,6 @@
 use std::{fmt, marker::PhantomData, sync::Arc};
 
-use http::{Extensions, HeaderMap, Method, Uri};
+use http::{Extensions, HeaderMap, Uri};
 
 use super::{
     Claims, ExtractError, Extractor, OpaqueKeys, ScopeKeys, TokenCacheConfig, VerifiedClaims, Verifier, VerifyError,
@@ -11,20 +11,33 @@ use crate::{
     denylist::{Denylist, Verdict},
     policy::{MissingClaim, MissingIat, Policy},
     reject::Rejection,
-    revocation::ScopeKind,
     time::Moment,
 };
 
 /// The head of a request, as every door sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head<'a> {
-    pub(crate) method: &'a Method,
     pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) extensions: &'a Extensions,
 }
 
 /// What a source works with.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) denylist: &'a Denylist,
+    pub(crate) policy: &'a Policy,
+}
+
+impl<'a> Asked<'a> {
+    /// Reads the clock, once there is a token to judge.
+    #[inline]
+    pub(super) fn now(self) -> Context<'a> {
+        Context { denylist: self.denylist, policy: self.policy, now: self.denylist.now() }
+    }
+}
+
+/// The same, at a moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) denylist: &'a Denylist,
@@ -45,7 +58,7 @@ mod sealed {
     pub trait Source: Send + Sync + 'static {
         #[doc(hidden)]
         #[expect(private_interfaces, reason = "sealed: only this crate calls it")]
-        fn judge(&self, head: super::Head<'_>, context: super::Context<'_>) -> Result<super::Found, super::Rejection>;
+        fn judge(&self, head: super::Head<'_>, asked: super::Asked<'_>) -> Result<super::Found, super::Rejection>;
 
         /// Whether challenges name the DPoP scheme.
         #[doc(hidden)]
@@ -90,16 +103,14 @@ pub(super) fn check_times(iat: Option<u64>, exp: Option<u64>, context: Context<'
 
 /// The policies for claims that are left out.
 #[inline]
-pub(super) fn check_claims(keys: &ScopeKeys, policy: &Policy) -> Result<(), Rejection> {
-    let has = |kinds: u32| keys.kinds() & kinds != 0;
-    let one_token = 1 << ScopeKind::Token as u32;
-    if policy.missing_jti == MissingClaim::Deny && !has(one_token) {
+pub(super) fn check_claims(claims: &Claims<'_>, policy: &Policy) -> Result<(), Rejection> {
+    if policy.missing_jti == MissingClaim::Deny && claims.jti.is_none() {
         return Err(Rejection::MissingJti);
     }
-    if policy.missing_sid == MissingClaim::Deny && !has(1 << ScopeKind::Session as u32) {
+    if policy.missing_sid == MissingClaim::Deny && claims.sid.is_none() {
         return Err(Rejection::MissingSid);
     }
-    if policy.missing_iat == MissingIat::Deny && keys.issued(ScopeKind::Token).is_none() {
+    if policy.missing_iat == MissingIat::Deny && claims.iat.is_none() {
         return Err(Rejection::MissingIat);
     }
     Ok(())
@@ -147,22 +158,21 @@ impl<T: VerifiedClaims> Default for FromExtension<T> {
 #[expect(private_interfaces, reason = "sealed: only this crate calls it")]
 impl<T: VerifiedClaims> sealed::Source for FromExtension<T> {
     #[inline]
-    fn judge(&self, head: Head<'_>, context: Context<'_>) -> Result<Found, Rejection> {
+    fn judge(&self, head: Head<'_>, asked: Asked<'_>) -> Result<Found, Rejection> {
         // Two credentials are refused whatever the layer outside made of them.
-        let credential = self.extractor.find(head.headers, head.uri)?;
+        let presents_token = self.extractor.presents(head.headers, head.uri)?;
         let Some(claims) = head.extensions.get::<T>() else {
-            return match credential {
-                Some(_) => Err(Rejection::NotVerified),
-                None => Ok(Found::Nothing),
-            };
+            return if presents_token { Err(Rejection::NotVerified) } else { Ok(Found::Nothing) };
         };
-        let Claims { iat, exp, opaque, .. } = claims.claims();
+        let context = asked.now();
+        let (verified, denylist) = (claims.claims(), context.denylist);
         // Opaque tokens have no times of their own.
-        if opaque.is_none() || exp.is_some() {
-            check_times(iat, exp, context)?;
+        if verified.opaque.is_none() || verified.exp.is_some() {
+            check_times(verified.iat, verified.exp, context)?;
         }
-        let keys = claims.keys(context.denylist.hasher());
-        check_claims(&keys, context.policy)?;
+        check_claims(&verified, context.policy)?;
+        let made = claims.keys(denylist.hasher());
+        let keys = made.unwrap_or_else(|| verified.keys_among(denylist.hasher(), denylist.kinds()));
         check_revoked(&keys, context)?;
         Ok(Found::Clear(None))
     }
@@ -221,8 +231,8 @@ impl<V: Verifier> Verify<V> {
     #[cold]
     fn verify(&self, token: &str, epoch: u64, context: Context<'_>) -> Result<Arc<Verified>, Rejection> {
         let identity = self.verifier.verify(token, context.now.unix())?;
-        let keys = identity.keys(context.denylist.hasher());
-        check_claims(&keys, context.policy)?;
+        check_claims(&identity.claims(), context.policy)?;
+        let keys = identity.claims().keys(context.denylist.hasher());
         let verified = Arc::new(Verified::new(token, identity, keys, epoch));
         self.cache.insert(Arc::clone(&verified));
         Ok(verified)
@@ -239,18 +249,26 @@ impl<V: Verifier> Verify<V> {
 #[expect(private_interfaces, reason = "sealed: only this crate calls it")]
 impl<V: Verifier> sealed::Source for Verify<V> {
     #[inline]
-    fn judge(&self, head: Head<'_>, context: Context<'_>) -> Result<Found, Rejection> {
-        let Some(credential) = self.extractor.find(head.headers, head.uri)? else { return Ok(Found::Nothing) };
-        let token = credential.token();
+    fn judge(&self, head: Head<'_>, asked: Asked<'_>) -> Result<Found, Rejection> {
         // Both are read before anything is looked at: what changes meanwhile makes the next request look again.
         let epoch = self.verifier.epoch();
-        let generation = context.denylist.generation();
-        let verified = match self.cache.get(token, epoch) {
-            Some(verified) => verified,
-            None => match &self.opaque {
-                Some(keys) if !CompactJws::looks_like(token) => return Self::judge_opaque(keys, token, context),
-                _ => self.verify(token, epoch, context)?,
-            },
+        let generation = asked.denylist.generation();
+        // A token that is equal to a verified one, byte for byte, was checked for its spelling too.
+        let plain = self.extractor.plain(head.headers, head.uri);
+        let (verified, context) = match plain.and_then(|token| self.cache.get(token, epoch)) {
+            Some(verified) => (verified, asked.now()),
+            None => {
+                let Some(credential) = self.extractor.find(head.headers, head.uri)? else { return Ok(Found::Nothing) };
+                let (token, context) = (credential.token(), asked.now());
+                let known = if plain.is_some() { None } else { self.cache.get(token.as_bytes(), epoch) };
+                match (known, &self.opaque) {
+                    (Some(verified), _) => (verified, context),
+                    (None, Some(keys)) if !CompactJws::looks_like(token) => {
+                        return Self::judge_opaque(keys, token, context);
+                    }
+                    (None, _) => (self.verify(token, epoch, context)?, context),
+                }
+            }
         };
         // Time changes no generation: it is compared on every request.
         check_times(verified.identity.iat(), verified.identity.exp(), context)?;

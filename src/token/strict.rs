@@ -117,7 +117,6 @@ impl<'a> Members<'a> {
 
     pub(crate) fn claims(&self, names: &ClaimNames) -> Result<StrictClaims<'a>, Malformed> {
         Ok(StrictClaims {
-            iss: self.string("iss")?,
             jti: self.string(&names.jti)?,
             sid: self.string(&names.sid)?,
             sub: self.string(&names.sub)?,
@@ -156,7 +155,6 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The claims that revocation needs, checked for type but not against anything else.
 pub(crate) struct StrictClaims<'a> {
-    pub(crate) iss: Option<Cow<'a, str>>,
     jti: Option<Cow<'a, str>>,
     sid: Option<Cow<'a, str>>,
     sub: Option<Cow<'a, str>>,

@@ -1,0 +1,45 @@
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{self, HeaderMap},
+};
+
+/// What an endpoint answers, whatever the framework. No cache may keep any of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    /// 200 without a body: the one answer of RFC 7009 §2.2, to whatever was or was not revoked.
+    pub(super) fn ok() -> Self {
+        Self::new(StatusCode::OK, Bytes::new())
+    }
+
+    /// An error in the format of RFC 6749 §5.2. Both texts are fixed and hold no character that JSON would escape.
+    pub(super) fn error(status: StatusCode, error: &'static str, description: &'static str) -> Self {
+        let json = format!("{{\"error\":\"{error}\",\"error_description\":\"{description}\"}}");
+        Self::new(status, json.into()).with(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+    }
+
+    fn new(status: StatusCode, body: Bytes) -> Self {
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+        Self { status, headers, body }
+    }
+
+    pub(super) fn with(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    pub(super) fn into_response<B: From<Bytes>>(self) -> Response<B> {
+        let mut response = Response::new(B::from(self.body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
+}

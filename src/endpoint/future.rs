@@ -1,0 +1,79 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::Response;
+use pin_project_lite::pin_project;
+
+use super::Answer;
+use crate::ResponseFuture;
+
+pin_project! {
+    /// The answer of an [`EndpointService`](super::EndpointService): the checked service's, or an endpoint's.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct EndpointFuture<F: Future> {
+        #[pin]
+        kind: Kind<F>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<F: Future> {
+        Checked { #[pin] future: ResponseFuture<F> },
+        // Boxed, so that the requests that pass do not carry its size.
+        Answered { future: BoxFuture<'static, Answer> },
+    }
+}
+
+impl<F: Future> EndpointFuture<F> {
+    pub(super) const fn checked(future: ResponseFuture<F>) -> Self {
+        Self { kind: Kind::Checked { future } }
+    }
+
+    pub(super) const fn answered(future: BoxFuture<'static, Answer>) -> Self {
+        Self { kind: Kind::Answered { future } }
+    }
+}
+
+impl<F, B, E> Future for EndpointFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: From<Bytes>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().kind.project() {
+            KindProj::Checked { future } => future.poll(cx),
+            KindProj::Answered { future } => Poll::Ready(Ok(ready!(future.as_mut().poll(cx)).into_response())),
+        }
+    }
+}
+
+impl<F: Future> fmt::Debug for EndpointFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::Checked { .. } => "EndpointFuture(checked)",
+            Kind::Answered { .. } => "EndpointFuture(answered)",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What passes pays a word at most.
+    #[test]
+    fn stays_small() {
+        type Inner = std::future::Ready<Result<Response<Bytes>, std::convert::Infallible>>;
+        let word = size_of::<usize>();
+        assert!(size_of::<EndpointFuture<Inner>>() <= size_of::<ResponseFuture<Inner>>() + word);
+    }
+}

@@ -1,0 +1,231 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{Method, request::Parts};
+use http_body::Body;
+
+use super::{
+    Answer, Client, ClientAuthenticator, ClientError, EndpointError, Presented, body,
+    form::{self, Form},
+    refusal::Refusal,
+    route::Route,
+};
+use crate::{
+    Revocations,
+    revocation::{Revocation, Scope, ScopeKind},
+    sync::Revoked,
+    token::{CompactJws, Identity, MAX_TOKEN, OpaqueKeys, Verifier, VerifyError},
+};
+
+/// The token revocation endpoint (RFC 7009). It answers by itself; the service behind is not asked.
+///
+/// A client ends its own tokens, and no others:
+///
+/// - A token with a `sid` ends the session *at that client*, access and refresh tokens alike: other clients of the
+///   same login go on. A token without one ends alone. Expired tokens count too.
+/// - A token that is unknown, malformed, badly signed or already revoked is answered like one that was revoked just
+///   now (RFC 7009 §2.2), and has no effect.
+/// - A token of another client, or of an issuer that the client has no say over, is `invalid_request`.
+/// - 200 is answered only once the revocation is durable and enforced here; else 503 with `Retry-After`.
+///
+/// `token_type_hint` is ignored, as RFC 7009 §2.1 allows.
+#[must_use]
+pub struct TokenEndpoint {
+    route: Route,
+    verifier: Arc<dyn Verifier>,
+    clients: Arc<dyn ClientAuthenticator>,
+    unowned: Unowned,
+    opaque: Option<OpaqueKeys>,
+    max_body: usize,
+    read_timeout: Duration,
+}
+
+/// A verified token that names no client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unowned {
+    /// It is nobody's, so nobody revokes it here: `invalid_request`.
+    #[default]
+    Refuse,
+    /// Any confidential client may end it, alone: such a token is in no client's part of a session.
+    AllowConfidential,
+}
+
+/// What a request that was not refused has done.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "only logs tell them apart"))]
+enum Effect {
+    /// Something was revoked.
+    Revoked(ScopeKind, &'static str),
+    /// Nothing was, and the answer does not say so.
+    Nothing(&'static str),
+}
+
+impl TokenEndpoint {
+    /// The endpoint at `/oauth/revoke`, for tokens that `verifier` vouches for and clients that `clients` knows.
+    pub fn new(verifier: impl Verifier, clients: impl ClientAuthenticator) -> Self {
+        Self {
+            route: Route::default(),
+            verifier: Arc::new(verifier),
+            clients: Arc::new(clients),
+            unowned: Unowned::default(),
+            opaque: None,
+            max_body: 64 << 10,
+            read_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// Answers at this path, as requests that arrive at the layer have it.
+    ///
+    /// # Errors
+    ///
+    /// Where the path could be written in another way: it must begin with a slash, end without one, and hold no
+    /// escapes, empty or dot segments.
+    pub fn path(mut self, path: &str) -> Result<Self, EndpointError> {
+        self.route = Route::new(path)?;
+        Ok(self)
+    }
+
+    /// Tokens without a client. Default: [`Unowned::Refuse`].
+    pub const fn unowned(mut self, unowned: Unowned) -> Self {
+        self.unowned = unowned;
+        self
+    }
+
+    /// Lets confidential clients revoke opaque tokens (whatever is not shaped like a JWT), within their quota. Give
+    /// [`Verify::opaque`](crate::token::Verify::opaque) the same keys.
+    ///
+    /// Nothing here knows whose such a token is: who holds it may end it, as they may use it (RFC 7009 §5). Public
+    /// clients, which anyone can claim to be, have no effect: they could fill the list with made-up tokens.
+    pub fn opaque(mut self, keys: OpaqueKeys) -> Self {
+        self.opaque = Some(keys);
+        self
+    }
+
+    /// The longest body, in bytes. Default: 64 KiB.
+    pub const fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// How long the body may take to arrive. Default: 10 s.
+    pub const fn read_timeout(mut self, time: Duration) -> Self {
+        self.read_timeout = time;
+        self
+    }
+
+    pub(super) const fn route(&self) -> &Route {
+        &self.route
+    }
+
+    pub(super) async fn answer<B: Body>(&self, revocations: &Revocations, head: &Parts, body: B) -> Answer {
+        let outcome = match self.receive(head, body).await {
+            Ok((client, form)) => {
+                let outcome = self.revoke(revocations, &client, &form).await;
+                log(Some(&client), outcome);
+                outcome
+            }
+            Err(refusal) => {
+                log(None, Err(refusal));
+                Err(refusal)
+            }
+        };
+        outcome.map_or_else(Refusal::answer, |_| Answer::ok())
+    }
+
+    /// Reads the request, and who sends it.
+    async fn receive<B: Body>(&self, head: &Parts, body: B) -> Result<(Client, Form), Refusal> {
+        if head.method != Method::POST {
+            return Err(Refusal::Method);
+        }
+        if head.uri.query().is_some_and(|query| !query.is_empty()) {
+            return Err(Refusal::Query);
+        }
+        form::check_head(&head.headers)?;
+        let form = Form::parse(&body::read(body, self.max_body, self.read_timeout).await?)?;
+        let accepts_basic = self.clients.accepts_basic();
+        let presented = Presented::find(&head.headers, &form, accepts_basic)?;
+        // RFC 6749 §5.2: who tried the header is told the scheme.
+        let challenge = accepts_basic || matches!(presented, Presented::Basic { .. });
+        match self.clients.authenticate(&presented).await {
+            Ok(client) => Ok((client, form)),
+            Err(ClientError::Refused) => Err(Refusal::Client { challenge }),
+            Err(ClientError::Unavailable) => Err(Refusal::ClientsUnavailable),
+        }
+    }
+
+    async fn revoke(&self, revocations: &Revocations, client: &Client, form: &Form) -> Result<Effect, Refusal> {
+        let token = form.get("token").ok_or(Refusal::NoToken)?;
+        if token.len() > MAX_TOKEN {
+            return Err(Refusal::LongToken);
+        }
+        let now = revocations.denylist().now().unix();
+        let revocation = match &self.opaque {
+            // The same fork as at the check: what is looked up as opaque is revoked as opaque.
+            Some(keys) if !CompactJws::looks_like(token) => {
+                if !client.is_confidential() {
+                    return Ok(Effect::Nothing("opaque_token_of_a_public_client"));
+                }
+                let Some(digest) = keys.digests(token.as_bytes()).next() else { return Err(Refusal::NotRecorded) };
+                let until = now.saturating_add(revocations.denylist().lifetimes().max_lifetime_secs());
+                Revocation::new(Scope::opaque_token(digest)).token_expires(until).owned_by_client(client.id())
+            }
+            _ => match self.verifier.verify_expired(token, now) {
+                Ok(identity) => self.revocation_of(&identity, client)?,
+                Err(VerifyError::KeyNotAvailable) => return Err(Refusal::KeyNotAvailable),
+                Err(error) => return Ok(Effect::Nothing(error.as_str())),
+            },
+        };
+        let kind = revocation.scope().kind();
+        match revocations.revoke(revocation.reason("token_revocation").revoked_by(client.id())).await {
+            Ok(Revoked::Recorded { .. }) => Ok(Effect::Revoked(kind, "recorded")),
+            Ok(Revoked::Widened { scope, .. }) => Ok(Effect::Revoked(scope.kind(), "widened")),
+            Ok(Revoked::Covered) => Ok(Effect::Nothing("covered")),
+            Ok(Revoked::Expired) => Ok(Effect::Nothing("expired")),
+            Err(_) => Err(Refusal::NotRecorded),
+        }
+    }
+
+    /// What this client's wish to revoke this token comes to.
+    fn revocation_of(&self, identity: &Identity, client: &Client) -> Result<Revocation, Refusal> {
+        if !client.has_issuer(identity.iss()) {
+            return Err(Refusal::Foreign);
+        }
+        let session = match identity.client_id() {
+            Some(owner) if owner == client.id() => identity.sid(),
+            Some(_) => return Err(Refusal::Foreign),
+            None if self.unowned == Unowned::AllowConfidential && client.is_confidential() => None,
+            None => return Err(Refusal::Unowned),
+        };
+        let revocation = match session {
+            Some(sid) => Revocation::new(Scope::client_session(identity.iss(), sid, client.id())),
+            None => Revocation::token_of(identity).ok_or(Refusal::Nameless)?,
+        };
+        Ok(revocation.owned_by(identity, client.id()))
+    }
+}
+
+/// One event for each decision. Says nothing of the token, and nothing that a stranger chose.
+#[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "logs nothing"))]
+fn log(client: Option<&Client>, outcome: Result<Effect, Refusal>) {
+    #[cfg(feature = "tracing")]
+    {
+        let (scope, outcome) = match outcome {
+            Ok(Effect::Revoked(kind, how)) => (Some(kind.as_str()), how),
+            Ok(Effect::Nothing(why)) => (None, why),
+            Err(refusal) => (None, refusal.as_str()),
+        };
+        tracing::info!(client = client.map(Client::id), scope, outcome, "token revocation");
+    }
+}
+
+impl fmt::Debug for TokenEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenEndpoint")
+            .field("route", &self.route)
+            .field("unowned", &self.unowned)
+            .field("opaque", &self.opaque)
+            .field("max_body", &self.max_body)
+            .field("read_timeout", &self.read_timeout)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,91 @@
+//! The conformance suite, run for every backend of this crate.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{path::PathBuf, time::Duration};
+
+use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
+use tempfile::TempDir;
+use tower_revocation::{
+    backend::{Backend, FleetSettings, Memory, NodeStatus, Sqlite, conformance::Harness},
+    revocation::{Change, Lifetimes, Revocation, Scope, ScopeHasher},
+};
+
+mod memory {
+    use super::*;
+
+    struct InMemory(Memory);
+
+    impl Harness for InMemory {
+        type Backend = Memory;
+
+        async fn open(&self) -> Memory {
+            self.0.clone()
+        }
+    }
+
+    tower_revocation::conformance_tests!(async || InMemory(Memory::new()));
+}
+
+mod sqlite {
+    use super::*;
+
+    async fn fresh() -> InFile {
+        InFile { directory: directory(), namespace: "default" }
+    }
+
+    tower_revocation::conformance_tests!(fresh);
+}
+
+/// Two fleets in one file do not see each other.
+mod sqlite_namespace {
+    use super::*;
+
+    async fn fresh() -> InFile {
+        let harness = InFile { directory: directory(), namespace: "ours" };
+        let theirs = Sqlite::open(harness.path()).await.unwrap().namespace("theirs");
+        let scope = |n: u32| Scope::token("https://issuer.example/", n.to_string());
+        let hasher = ScopeHasher::random();
+        let record = |n| Revocation::new(scope(n)).into_record(&hasher, &Lifetimes::DEFAULT, 1000);
+        let batch: Vec<_> = (0..5000).map(|n| Change::Revoke(record(n))).collect();
+        theirs.agree(&FleetSettings::new(1, &Lifetimes::DEFAULT, None)).await.unwrap();
+        theirs.publish(&batch).await.unwrap();
+        theirs.heartbeat(&NodeStatus::new("theirs", true, Duration::from_secs(600))).await.unwrap();
+        harness
+    }
+
+    tower_revocation::conformance_tests!(fresh);
+}
+
+struct InFile {
+    directory: TempDir,
+    namespace: &'static str,
+}
+
+impl InFile {
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("revocations.db")
+    }
+}
+
+impl Harness for InFile {
+    type Backend = Sqlite;
+
+    async fn open(&self) -> Sqlite {
+        Sqlite::open(self.path()).await.unwrap().namespace(self.namespace)
+    }
+
+    async fn plant(&self, record: &[u8]) -> bool {
+        let mut connection = SqliteConnectOptions::new().filename(self.path()).connect().await.unwrap();
+        sqlx::query("INSERT INTO changes (namespace, key, retain_until, record) VALUES (?, x'00', 9, ?)")
+            .bind(self.namespace)
+            .bind(record)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        true
+    }
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
