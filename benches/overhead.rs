@@ -2,6 +2,7 @@
 //!
 //! Services are polled directly, so that no runtime is measured; requests are made and dropped outside of the
 //! measurement. At the end the differences to the bare service are printed.
+#![allow(clippy::expect_used, clippy::unwrap_used, missing_docs)]
 
 use std::{
     convert::Infallible,

@@ -75,6 +75,8 @@ mod service;
 #[cfg(feature = "sync")]
 pub mod backend;
 pub mod denylist;
+#[cfg(feature = "endpoint")]
+pub mod endpoint;
 pub mod policy;
 pub mod reject;
 pub mod response;

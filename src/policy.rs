@@ -23,6 +23,9 @@ pub enum MissingClaim {
 }
 
 /// A token that does not say when it was issued.
+///
+/// How long such a token lives in all cannot be known: only the time that is left of it is held against
+/// `max_lifetime`. Where an issuer leaves `iat` out *and* gives long lives, choose [`MissingIat::Deny`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MissingIat {
     /// It is refused where a cutoff exists for one of its scopes: it may be older.

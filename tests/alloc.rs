@@ -1,4 +1,5 @@
 //! A request that passes costs no allocation. One test, since it counts those of the whole process.
+#![allow(clippy::expect_used, clippy::unwrap_used, missing_docs)]
 
 use std::{
     convert::Infallible,

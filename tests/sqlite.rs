@@ -411,7 +411,7 @@ fn token(name: &str) -> Change {
     // A record's id is random: one made of the key takes its place.
     let id = u64::from_be_bytes(*record.key().to_bytes().first_chunk().unwrap());
     let (cutoff, retain_until) = (record.cutoff(), record.retain_until());
-    Change::Revoke(Record::new(record.key(), RevocationId::from_u64(id), cutoff, retain_until, record.detail()))
+    Change::Revoke(Record::new(record.key(), RevocationId::from_u64(id), cutoff, retain_until, &record.detail()))
 }
 
 fn tokens(name: &str, count: usize) -> Vec<Change> {

@@ -317,7 +317,7 @@ pub async fn delivers_lifts<H: Harness>(harness: &H) {
     let (a, b) = (harness.open().await, harness.open().await);
     let key = Maker::new().key(&Scope::subject(ISSUER, "alice"));
     let revoked = revoke(key, Cutoff::FOREVER, u64::MAX);
-    let lift = Change::Lift(Lift::new(key, ids(&revoked), u64::MAX, Detail::default()));
+    let lift = Change::Lift(Lift::new(key, ids(&revoked), u64::MAX, &Detail::default()));
     let again = revoke(key, Cutoff::at(7), u64::MAX);
     let mut follower = Follower::new(&b, None);
     for change in [&revoked, &lift] {
@@ -395,7 +395,7 @@ pub async fn looks_up_exactly<H: Harness>(harness: &H) {
     done("publish", a.publish(&changes)).await;
     let twice = changes[3].key();
     let second = revoke(twice, Cutoff::at(1), u64::MAX);
-    let lift = Change::Lift(Lift::new(twice, ids(&changes[3]), u64::MAX, Detail::default()));
+    let lift = Change::Lift(Lift::new(twice, ids(&changes[3]), u64::MAX, &Detail::default()));
     done("publish", a.publish(&[second.clone(), lift.clone()])).await;
     // What has been acknowledged is found at once, on any handle.
     let found = done("lookup", b.lookup(&[twice])).await;
@@ -456,16 +456,16 @@ pub async fn keeps_the_extremes<H: Harness>(harness: &H) {
         |reason: String| Detail { reason: Some(reason), by: Some("\0\u{10ffff}'\"".into()), ..Detail::default() };
     let id = RevocationId::from_u64;
     let changes = vec![
-        Change::Revoke(Record::new(key("ban"), id(u64::MAX), Cutoff::FOREVER, u64::MAX, Detail::default())),
-        Change::Revoke(Record::new(key("least"), id(0), Cutoff::at(0), 0, Detail::default())),
-        Change::Revoke(Record::new(key("sign"), id(1 << 63), Cutoff::at(1 << 63), 1 << 63, Detail::default())),
-        Change::Revoke(Record::new(key("most"), id(1), Cutoff::at(u64::MAX - 1), u64::MAX - 1, Detail::default())),
+        Change::Revoke(Record::new(key("ban"), id(u64::MAX), Cutoff::FOREVER, u64::MAX, &Detail::default())),
+        Change::Revoke(Record::new(key("least"), id(0), Cutoff::at(0), 0, &Detail::default())),
+        Change::Revoke(Record::new(key("sign"), id(1 << 63), Cutoff::at(1 << 63), 1 << 63, &Detail::default())),
+        Change::Revoke(Record::new(key("most"), id(1), Cutoff::at(u64::MAX - 1), u64::MAX - 1, &Detail::default())),
         Change::Revoke(
-            Record::new(key("long"), id(2), Cutoff::at(2), 2, detail("x".repeat(100_000)))
+            Record::new(key("long"), id(2), Cutoff::at(2), 2, &detail("x".repeat(100_000)))
                 .owned_by(vec![key("o"); 255]),
         ),
-        Change::Lift(Lift::new(key("none"), Vec::new(), u64::MAX, detail(String::new()))),
-        Change::Lift(Lift::new(key("all"), (0..1000).map(id).collect(), u64::MAX, Detail::default())),
+        Change::Lift(Lift::new(key("none"), Vec::new(), u64::MAX, &detail(String::new()))),
+        Change::Lift(Lift::new(key("all"), (0..1000).map(id).collect(), u64::MAX, &Detail::default())),
     ];
     let mut follower = Follower::new(&b, None);
     follower.catch_up().await;
@@ -654,7 +654,7 @@ impl Maker {
     fn token(&self, n: u64) -> Change {
         let key = self.key(&Scope::token(ISSUER, n.to_string()));
         let until = SystemClock.now().unix() + 3600;
-        Change::Revoke(Record::new(key, RevocationId::from_u64(n), Cutoff::FOREVER, until, Detail::default()))
+        Change::Revoke(Record::new(key, RevocationId::from_u64(n), Cutoff::FOREVER, until, &Detail::default()))
     }
 
     fn tokens(&self, numbers: std::ops::Range<u64>) -> Vec<Change> {
@@ -663,7 +663,7 @@ impl Maker {
 }
 
 fn revoke(key: ScopeKey, cutoff: Cutoff, retain_until: u64) -> Change {
-    Change::Revoke(Record::new(key, RevocationId::random(), cutoff, retain_until, Detail::default()))
+    Change::Revoke(Record::new(key, RevocationId::random(), cutoff, retain_until, &Detail::default()))
 }
 
 fn ids(change: &Change) -> Vec<RevocationId> {

@@ -55,7 +55,7 @@ fn id(number: u64) -> RevocationId {
 }
 
 fn record(key: ScopeKey, number: u64, cutoff: Cutoff, retain_until: u64) -> Record {
-    Record::new(key, id(number), cutoff, retain_until, Detail::default())
+    Record::new(key, id(number), cutoff, retain_until, &Detail::default())
 }
 
 fn revoke(key: ScopeKey, number: u64, cutoff: Cutoff, retain_until: u64) -> Change {
@@ -63,7 +63,7 @@ fn revoke(key: ScopeKey, number: u64, cutoff: Cutoff, retain_until: u64) -> Chan
 }
 
 fn lift(key: ScopeKey, numbers: &[u64], retain_until: u64) -> Change {
-    Change::Lift(Lift::new(key, numbers.iter().copied().map(id).collect(), retain_until, Detail::default()))
+    Change::Lift(Lift::new(key, numbers.iter().copied().map(id).collect(), retain_until, &Detail::default()))
 }
 
 fn check(list: &Denylist, claims: &Claims<'_>) -> Verdict {

@@ -63,7 +63,7 @@ const HEAD: usize = 1 + 1 + 16 + 8 + 8 + 2 + 1;
 
 impl Record {
     /// A record of these parts.
-    pub fn new(key: ScopeKey, id: RevocationId, cutoff: Cutoff, retain_until: u64, detail: Detail) -> Self {
+    pub fn new(key: ScopeKey, id: RevocationId, cutoff: Cutoff, retain_until: u64, detail: &Detail) -> Self {
         Self { key, id, cutoff, retain_until, owners: Box::default(), detail: detail.encode() }
     }
 
@@ -107,7 +107,7 @@ impl Record {
 
 impl Lift {
     /// A lift of the revocations `ids` of the scope behind `key`, remembered until `retain_until` (Unix seconds).
-    pub fn new(key: ScopeKey, ids: Vec<RevocationId>, retain_until: u64, detail: Detail) -> Self {
+    pub fn new(key: ScopeKey, ids: Vec<RevocationId>, retain_until: u64, detail: &Detail) -> Self {
         Self { key, ids, retain_until, detail: detail.encode() }
     }
 

@@ -173,6 +173,13 @@ impl Revocation {
         self
     }
 
+    /// Counts the entry of a token that names nobody against the quota of the client that revokes it.
+    #[cfg(feature = "endpoint")]
+    pub(crate) fn owned_by_client(mut self, client_id: &str) -> Self {
+        self.owner = Some(Owner { iss: String::new(), sub: None, client_id: Some(client_id.to_owned()) });
+        self
+    }
+
     /// What it is about.
     pub const fn scope(&self) -> &Scope {
         &self.scope
@@ -213,7 +220,7 @@ impl Revocation {
             RevocationId::random(),
             cutoff,
             retain_until,
-            Detail { scope: Some(self.scope), reason: self.reason, by: self.revoked_by, at: now },
+            &Detail { scope: Some(self.scope), reason: self.reason, by: self.revoked_by, at: now },
         )
     }
 }

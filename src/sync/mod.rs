@@ -445,8 +445,8 @@ impl Revocations {
         let now = denylist.now().unix();
         // The tombstone outlasts what it lifts, also where that has not arrived here yet.
         let until = denylist.retained(key).unwrap_or(0).max(denylist.lifetimes().retain_scope(now));
-        let detail = || Detail { scope: Some(scope.clone()), by: Some(by.to_owned()), at: now, reason: None };
-        ids.chunks(MOST).map(|ids| Change::Lift(Lift::new(key, ids.to_vec(), until, detail()))).collect()
+        let detail = Detail { scope: Some(scope.clone()), by: Some(by.to_owned()), at: now, reason: None };
+        ids.chunks(MOST).map(|ids| Change::Lift(Lift::new(key, ids.to_vec(), until, &detail))).collect()
     }
 
     /// The ids of the live revocations of a scope that this node holds: what a lift names.

@@ -66,7 +66,9 @@ impl Verified {
 /// A bounded cache of verified tokens: found by a keyed hash, taken only where the whole token is the same.
 ///
 /// It belongs to one verifier and may forget whatever it likes: a miss costs a verification, no more.
-pub(crate) struct TokenCache(Option<Cache<Token<Box<[u8]>>, Arc<Verified>, TokenHash>>);
+pub(crate) struct TokenCache(Option<Tokens>);
+
+type Tokens = Cache<Token<Box<[u8]>>, Arc<Verified>, TokenHash>;
 
 impl TokenCache {
     pub(crate) fn new(config: TokenCacheConfig) -> Self {

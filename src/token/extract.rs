@@ -409,6 +409,7 @@ mod tests {
 
     /// F42, F43: one credential, found however its scheme is spelled and spaced.
     #[test]
+    #[expect(clippy::type_complexity, reason = "a table")]
     fn f42_f43_authorization() {
         let ok = |token: &str| Ok(Some(token.to_owned()));
         let table: &[(&[&str], Result<Option<String>, ExtractError>)] = &[

@@ -32,3 +32,5 @@ pub(crate) use self::{
     cache::Verified,
     source::{Asked, Found, Head},
 };
+#[cfg(feature = "endpoint")]
+pub(crate) use self::{extract::MAX_TOKEN, strict::CompactJws};

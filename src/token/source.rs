@@ -92,7 +92,9 @@ pub(super) fn check_times(iat: Option<u64>, exp: Option<u64>, context: Context<'
     }
     // A token issued at the edge of the skew may live that much longer by our clock.
     let most = lifetimes.max_lifetime_secs().saturating_add(lifetimes.skew_secs());
-    if exp > now.saturating_add(most) {
+    // Its whole life counts, not what is left of it: a revocation of its session is kept for `max_lifetime` from then
+    // on, and a token that lives longer would come back once the record has gone.
+    if exp > now.saturating_add(most) || iat.is_some_and(|iat| exp.saturating_sub(iat) > most) {
         return Err(VerifyError::LivesTooLong);
     }
     if iat.is_some_and(|iat| iat > now.saturating_add(lifetimes.leeway_secs())) {

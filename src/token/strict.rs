@@ -50,6 +50,7 @@ impl ClaimNames {
     }
 
     /// The claim that identifies the user.
+    #[expect(clippy::should_implement_trait, reason = "it is named after the claim")]
     pub fn sub(mut self, name: impl Into<String>) -> Self {
         self.sub = Cow::Owned(name.into());
         self

@@ -1,5 +1,12 @@
 //! What the black-box tests share: tokens signed with a real key, and nodes that run on a manual or real clock.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::needless_pass_by_value,
+    missing_docs
+)]
 
 use std::{
     future::Future,
