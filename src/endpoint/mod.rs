@@ -27,10 +27,12 @@
 
 mod answer;
 mod body;
+mod caller;
 mod client;
 mod form;
 mod future;
 mod layer;
+mod plan;
 mod presented;
 mod refusal;
 mod registry;
@@ -99,9 +101,16 @@ impl Endpoints {
         let endpoint = self.token.clone().filter(|_| target == Target::Token);
         async move {
             let (head, body) = request.into_parts();
-            match endpoint {
-                Some(endpoint) => endpoint.answer(&revocations, &head, body).await,
-                None => Refusal::AmbiguousPath.answer(),
+            let planned = match endpoint {
+                Some(endpoint) => endpoint.plan(&revocations, &head, body).await,
+                None => Err(Refusal::AmbiguousPath),
+            };
+            match planned {
+                Ok(plan) => plan.commit(&revocations).await,
+                Err(refusal) => {
+                    plan::log(None, Err(refusal));
+                    refusal.answer()
+                }
             }
         }
     }

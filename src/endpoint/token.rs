@@ -4,15 +4,15 @@ use http::{Method, request::Parts};
 use http_body::Body;
 
 use super::{
-    Answer, Client, ClientAuthenticator, ClientError, EndpointError, Presented, body,
+    Client, ClientAuthenticator, EndpointError, body, caller,
     form::{self, Form},
+    plan::{Intent, Plan},
     refusal::Refusal,
     route::Route,
 };
 use crate::{
     Revocations,
-    revocation::{Revocation, Scope, ScopeKind},
-    sync::Revoked,
+    revocation::{Revocation, Scope},
     token::{CompactJws, Identity, MAX_TOKEN, OpaqueKeys, Verifier, VerifyError},
 };
 
@@ -48,16 +48,6 @@ pub enum Unowned {
     Refuse,
     /// Any confidential client may end it, alone: such a token is in no client's part of a session.
     AllowConfidential,
-}
-
-/// What a request that was not refused has done.
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "only logs tell them apart"))]
-enum Effect {
-    /// Something was revoked.
-    Revoked(ScopeKind, &'static str),
-    /// Nothing was, and the answer does not say so.
-    Nothing(&'static str),
 }
 
 impl TokenEndpoint {
@@ -117,23 +107,13 @@ impl TokenEndpoint {
         &self.route
     }
 
-    pub(super) async fn answer<B: Body>(&self, revocations: &Revocations, head: &Parts, body: B) -> Answer {
-        let outcome = match self.receive(head, body).await {
-            Ok((client, form)) => {
-                let outcome = self.revoke(revocations, &client, &form).await;
-                log(Some(&client), outcome);
-                outcome
-            }
-            Err(refusal) => {
-                log(None, Err(refusal));
-                Err(refusal)
-            }
-        };
-        outcome.map_or_else(Refusal::answer, |_| Answer::ok())
-    }
-
-    /// Reads the request, and who sends it.
-    async fn receive<B: Body>(&self, head: &Parts, body: B) -> Result<(Client, Form), Refusal> {
+    /// What a request comes to; what stands against it is answered at once.
+    pub(super) async fn plan<B: Body>(
+        &self,
+        revocations: &Revocations,
+        head: &Parts,
+        body: B,
+    ) -> Result<Plan, Refusal> {
         if head.method != Method::POST {
             return Err(Refusal::Method);
         }
@@ -141,19 +121,14 @@ impl TokenEndpoint {
             return Err(Refusal::Query);
         }
         form::check_head(&head.headers)?;
-        let form = Form::parse(&body::read(body, self.max_body, self.read_timeout).await?)?;
-        let accepts_basic = self.clients.accepts_basic();
-        let presented = Presented::find(&head.headers, &form, accepts_basic)?;
-        // RFC 6749 §5.2: who tried the header is told the scheme.
-        let challenge = accepts_basic || matches!(presented, Presented::Basic { .. });
-        match self.clients.authenticate(&presented).await {
-            Ok(client) => Ok((client, form)),
-            Err(ClientError::Refused) => Err(Refusal::Client { challenge }),
-            Err(ClientError::Unavailable) => Err(Refusal::ClientsUnavailable),
-        }
+        let body = body::read(body, self.max_body, self.read_timeout).await?;
+        let form = Form::parse(&body)?;
+        let client = caller::authenticate(&*self.clients, head, &form).await?;
+        let intent = self.intent(revocations, &client, &form)?;
+        Ok(Plan { client, intent, body })
     }
 
-    async fn revoke(&self, revocations: &Revocations, client: &Client, form: &Form) -> Result<Effect, Refusal> {
+    fn intent(&self, revocations: &Revocations, client: &Client, form: &Form) -> Result<Intent, Refusal> {
         let token = form.get("token").ok_or(Refusal::NoToken)?;
         if token.len() > MAX_TOKEN {
             return Err(Refusal::LongToken);
@@ -163,7 +138,7 @@ impl TokenEndpoint {
             // The same fork as at the check: what is looked up as opaque is revoked as opaque.
             Some(keys) if !CompactJws::looks_like(token) => {
                 if !client.is_confidential() {
-                    return Ok(Effect::Nothing("opaque_token_of_a_public_client"));
+                    return Ok(Intent::Nothing("opaque_token_of_a_public_client"));
                 }
                 let Some(digest) = keys.digests(token.as_bytes()).next() else { return Err(Refusal::NotRecorded) };
                 let until = now.saturating_add(revocations.denylist().lifetimes().max_lifetime_secs());
@@ -172,17 +147,10 @@ impl TokenEndpoint {
             _ => match self.verifier.verify_expired(token, now) {
                 Ok(identity) => self.revocation_of(&identity, client)?,
                 Err(VerifyError::KeyNotAvailable) => return Err(Refusal::KeyNotAvailable),
-                Err(error) => return Ok(Effect::Nothing(error.as_str())),
+                Err(error) => return Ok(Intent::Nothing(error.as_str())),
             },
         };
-        let kind = revocation.scope().kind();
-        match revocations.revoke(revocation.reason("token_revocation").revoked_by(client.id())).await {
-            Ok(Revoked::Recorded { .. }) => Ok(Effect::Revoked(kind, "recorded")),
-            Ok(Revoked::Widened { scope, .. }) => Ok(Effect::Revoked(scope.kind(), "widened")),
-            Ok(Revoked::Covered) => Ok(Effect::Nothing("covered")),
-            Ok(Revoked::Expired) => Ok(Effect::Nothing("expired")),
-            Err(_) => Err(Refusal::NotRecorded),
-        }
+        Ok(Intent::Revoke(Box::new(revocation.reason("token_revocation").revoked_by(client.id()))))
     }
 
     /// What this client's wish to revoke this token comes to.
@@ -201,20 +169,6 @@ impl TokenEndpoint {
             None => Revocation::token_of(identity).ok_or(Refusal::Nameless)?,
         };
         Ok(revocation.owned_by(identity, client.id()))
-    }
-}
-
-/// One event for each decision. Says nothing of the token, and nothing that a stranger chose.
-#[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "logs nothing"))]
-fn log(client: Option<&Client>, outcome: Result<Effect, Refusal>) {
-    #[cfg(feature = "tracing")]
-    {
-        let (scope, outcome) = match outcome {
-            Ok(Effect::Revoked(kind, how)) => (Some(kind.as_str()), how),
-            Ok(Effect::Nothing(why)) => (None, why),
-            Err(refusal) => (None, refusal.as_str()),
-        };
-        tracing::info!(client = client.map(Client::id), scope, outcome, "token revocation");
     }
 }
 
