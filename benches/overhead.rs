@@ -15,6 +15,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use aws_lc_rs::{
+    rand::SystemRandom,
+    rsa::KeySize,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair as KeyPair},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use criterion::{BatchSize, Criterion};
 use http::{Request, Response, header};
 use tower::{Layer, Service};
@@ -24,8 +30,8 @@ use tower_revocation::{
     response::Bare,
     revocation::{Change, Revocation, Scope},
     token::{
-        Claims, FromExtension, Identity, IdentitySource, TokenCacheConfig, VerifiedClaims, Verifier, Verify,
-        VerifyError,
+        Algorithm, Claims, FromExtension, Identity, IdentitySource, Issuer, JwtVerifier, Keys, TokenCacheConfig,
+        VerifiedClaims, Verify,
     },
 };
 
@@ -67,33 +73,77 @@ impl VerifiedClaims for MyClaims {
     }
 }
 
-/// What vouches for the tokens of [`token`].
-fn verifier(iat: u64) -> impl Verifier {
-    Toy { iat }
-}
-
-/// A token of this `jti` that [`verifier`] accepts, as long as one signed with RS256.
-fn token(jti: &str) -> String {
-    format!("{}.{jti}", "x".repeat(876 - jti.len()))
-}
-
-/// Takes the end of a token for its `jti`.
-struct Toy {
+/// An issuer that signs with RS256 and one that signs with ES256, as their tokens and their verifiers.
+struct Issuers {
+    rsa: KeyPair,
+    ec: EcdsaKeyPair,
     iat: u64,
 }
 
-impl Verifier for Toy {
-    fn verify(&self, token: &str, _: u64) -> Result<Identity, VerifyError> {
-        let (_, jti) = token.rsplit_once('.').ok_or(VerifyError::Malformed)?;
-        Ok(Identity::from_verified(&MyClaims { jti: jti.to_owned(), iat: self.iat }.claims()))
+#[derive(Clone, Copy)]
+enum Alg {
+    Rs256,
+    Es256,
+}
+
+impl Issuers {
+    fn new(iat: u64) -> Self {
+        let rsa = KeyPair::generate(KeySize::Rsa2048).expect("an RSA key");
+        let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("an EC key");
+        Self { rsa, ec, iat }
     }
 
-    fn verify_expired(&self, token: &str, now: u64) -> Result<Identity, VerifyError> {
-        self.verify(token, now)
+    /// A token of about 880 bytes with seven claims, as RS256 tokens are in practice.
+    fn token(&self, alg: Alg, jti: &str) -> String {
+        let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        let name = match alg {
+            Alg::Rs256 => "RS256",
+            Alg::Es256 => "ES256",
+        };
+        let claims = serde_json::json!({
+            "iss": ISS, "aud": "https://api.example/", "sub": "alice", "client_id": "app", "sid": "session-4711",
+            "jti": jti, "iat": self.iat, "exp": self.iat + 3600, "scope": "x".repeat(100),
+        });
+        let input = format!("{}.{}", part(serde_json::json!({"alg": name, "typ": "at+jwt"})), part(claims));
+        let signature = match alg {
+            Alg::Rs256 => {
+                let mut signature = vec![0; self.rsa.public_modulus_len()];
+                let random = SystemRandom::new();
+                self.rsa.sign(&RSA_PKCS1_SHA256, &random, input.as_bytes(), &mut signature).expect("a signature");
+                signature
+            }
+            Alg::Es256 => self.ec.sign(&SystemRandom::new(), input.as_bytes()).expect("a signature").as_ref().to_vec(),
+        };
+        format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    fn epoch(&self) -> u64 {
-        1
+    fn verifier(&self, alg: Alg) -> JwtVerifier {
+        let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let (algorithm, jwk) = match alg {
+            Alg::Rs256 => {
+                let key = self.rsa.public_key();
+                let (n, e) = (key.modulus(), key.exponent());
+                let n = n.big_endian_without_leading_zero();
+                (
+                    Algorithm::RS256,
+                    serde_json::json!({
+                        "kty": "RSA", "n": part(n), "e": part(e.big_endian_without_leading_zero()),
+                    }),
+                )
+            }
+            Alg::Es256 => {
+                let point = self.ec.public_key().as_ref();
+                (
+                    Algorithm::ES256,
+                    serde_json::json!({
+                        "kty": "EC", "crv": "P-256", "x": part(&point[1..33]), "y": part(&point[33..]),
+                    }),
+                )
+            }
+        };
+        let keys = Keys::jwks(serde_json::json!({"keys": [jwk]}).to_string());
+        let issuer = Issuer::new(ISS).audience(["https://api.example/"]).algorithms([algorithm]).keys(keys);
+        JwtVerifier::builder().issuer(issuer).build().expect("a verifier")
     }
 }
 
@@ -121,7 +171,11 @@ fn denylist(entries: usize) -> Arc<Denylist> {
 }
 
 /// Some requests, by the numbers of their tokens.
-fn requests(numbers: impl Iterator<Item = usize>, extend: impl Fn(&mut Request<()>, String)) -> Vec<Request<()>> {
+fn requests(
+    numbers: impl Iterator<Item = usize>,
+    token: impl Fn(&str) -> String,
+    extend: impl Fn(&mut Request<()>, String),
+) -> Vec<Request<()>> {
     numbers
         .map(|n| {
             let bearer = format!("Bearer {}", token(&jti(n)));
@@ -199,7 +253,9 @@ fn main() {
         .configure_from_args();
     let mut bench = Bench { criterion, names: Vec::new(), started: SystemTime::now() };
 
-    bench.service("bare".to_owned(), Bounce, &requests(0..HOT_TOKENS, |_, _| {}));
+    let issuers = Issuers::new(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_secs());
+    let (rs256, es256) = (|jti: &str| issuers.token(Alg::Rs256, jti), |jti: &str| issuers.token(Alg::Es256, jti));
+    bench.service("bare".to_owned(), Bounce, &requests(0..HOT_TOKENS, rs256, |_, _| {}));
     for (entries, size) in SIZES {
         let list = denylist(entries);
         let iat = list.now().unix();
@@ -215,11 +271,13 @@ fn main() {
             let numbers = || numbers.iter().copied();
             let name = |source| format!("{size} entries, {verdict}, {source}");
             let (claims, ready) = (FromExtension::<MyClaims>::new(), FromExtension::<Identity>::new());
-            bench.layer(name("own claims"), &list, claims, &requests(numbers(), own_claims));
-            bench.layer(name("identity with keys"), &list, ready, &requests(numbers(), identity));
-            bench.layer(name("token cache"), &list, Verify::new(verifier(iat)), &requests(numbers(), nothing));
-            let uncached = Verify::new(verifier(iat)).cache(TokenCacheConfig::max_bytes(0));
-            bench.layer(name("verified each time"), &list, uncached, &requests(numbers(), nothing));
+            bench.layer(name("own claims"), &list, claims, &requests(numbers(), rs256, own_claims));
+            bench.layer(name("identity with keys"), &list, ready, &requests(numbers(), rs256, identity));
+            let hot = Verify::new(issuers.verifier(Alg::Rs256));
+            bench.layer(name("hot token"), &list, hot, &requests(numbers(), rs256, nothing));
+            let each_time = |alg| Verify::new(issuers.verifier(alg)).cache(TokenCacheConfig::max_bytes(0));
+            bench.layer(name("RS256 each time"), &list, each_time(Alg::Rs256), &requests(numbers(), rs256, nothing));
+            bench.layer(name("ES256 each time"), &list, each_time(Alg::Es256), &requests(numbers(), es256, nothing));
         };
         both("allow", &(0..HOT_TOKENS).collect::<Vec<_>>());
         if entries > 0 {

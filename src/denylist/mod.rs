@@ -180,9 +180,11 @@ impl Denylist {
     ///
     /// A token without `iat` is refused where a cutoff exists for one of its scopes.
     pub fn check(&self, identity: &Identity) -> Verdict {
-        let made = identity.keys(&self.hasher);
-        let keys = made.unwrap_or_else(|| identity.claims().keys_among(&self.hasher, self.kinds()));
-        self.check_keys(&keys, MissingIat::DenyIfCutoff, self.now())
+        let check = |keys: &ScopeKeys| self.check_keys(keys, MissingIat::DenyIfCutoff, self.now());
+        match identity.keys(&self.hasher) {
+            Some(keys) => check(keys),
+            None => check(&identity.claims().keys_among(&self.hasher, self.kinds())),
+        }
     }
 
     #[inline]
@@ -202,11 +204,12 @@ impl Denylist {
     /// The revocation that covers a token. Whatever the clock says, what is held denies.
     #[inline]
     pub(crate) fn revoked(&self, keys: &ScopeKeys, missing_iat: MissingIat) -> Option<Reason> {
-        if keys.kinds() & self.visible.kinds() == 0 {
+        let held = self.visible.kinds();
+        if keys.kinds() & held == 0 {
             return None;
         }
         // All probes at once: each may wait for memory, and together they wait once.
-        let mut hits = self.visible.may_hold(keys.iter());
+        let mut hits = self.visible.may_hold(keys.among(held));
         while hits != 0 {
             let place = hits.trailing_zeros();
             hits &= hits - 1;

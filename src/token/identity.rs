@@ -106,7 +106,7 @@ impl<'a> Claims<'a> {
         let issuer = hasher.issuer_of(self.iss);
         let mut keys = ScopeKeys {
             keys: [0; ScopeKeys::PLACES],
-            present: 0,
+            count: 0,
             kinds: 0,
             iat: self.iat.unwrap_or(ScopeKeys::NONE),
             since: match (self.iat, self.auth_time) {
@@ -149,8 +149,8 @@ impl<'a> Claims<'a> {
 #[derive(Clone, Copy)]
 pub struct ScopeKeys {
     keys: [u128; Self::PLACES],
-    /// A bit for each place that holds a key.
-    present: u32,
+    /// How many places hold a key.
+    count: u32,
     /// A bit for each kind among them.
     kinds: u32,
     iat: u64,
@@ -164,9 +164,8 @@ impl ScopeKeys {
     const NONE: u64 = u64::MAX;
 
     fn put(&mut self, key: ScopeKey) {
-        let place = self.present.count_ones();
-        self.keys[place as usize] = key.as_u128();
-        self.present |= 1 << place;
+        self.keys[self.count as usize] = key.as_u128();
+        self.count += 1;
         self.kinds |= 1 << key.kind() as u32;
     }
 
@@ -176,11 +175,13 @@ impl ScopeKeys {
         self.kinds
     }
 
-    /// The keys and their places.
+    /// The keys whose kind has its bit in `kinds`, and their places.
     #[inline]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u128)> + '_ {
-        let count = self.present.count_ones();
-        (0..count).zip(self.keys)
+    pub(crate) fn among(&self, kinds: u32) -> impl Iterator<Item = (u32, u128)> + '_ {
+        (0..self.count)
+            .zip(&self.keys)
+            .map(|(place, key)| (place, *key))
+            .filter(move |(_, key)| kinds & (1 << ScopeKey::from_u128(*key).kind() as u32) != 0)
     }
 
     #[inline]
@@ -198,7 +199,7 @@ impl ScopeKeys {
 
 impl fmt::Debug for ScopeKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScopeKeys").field("count", &self.present.count_ones()).finish_non_exhaustive()
+        f.debug_struct("ScopeKeys").field("count", &self.count).finish_non_exhaustive()
     }
 }
 
@@ -224,7 +225,7 @@ pub trait VerifiedClaims: Send + Sync + 'static {
     fn claims(&self) -> Claims<'_>;
 
     /// The keys, where they were made before with this hasher; else they are made for each request.
-    fn keys(&self, hasher: &ScopeHasher) -> Option<ScopeKeys> {
+    fn keys(&self, hasher: &ScopeHasher) -> Option<&ScopeKeys> {
         let _ = hasher;
         None
     }
@@ -235,7 +236,7 @@ impl<T: VerifiedClaims> VerifiedClaims for Arc<T> {
         (**self).claims()
     }
 
-    fn keys(&self, hasher: &ScopeHasher) -> Option<ScopeKeys> {
+    fn keys(&self, hasher: &ScopeHasher) -> Option<&ScopeKeys> {
         (**self).keys(hasher)
     }
 }
@@ -346,8 +347,9 @@ impl VerifiedClaims for Identity {
         }
     }
 
-    fn keys(&self, hasher: &ScopeHasher) -> Option<ScopeKeys> {
-        self.0.keys.as_ref().filter(|(made_with, _)| made_with == hasher).map(|(_, keys)| *keys)
+    #[inline]
+    fn keys(&self, hasher: &ScopeHasher) -> Option<&ScopeKeys> {
+        self.0.keys.as_ref().filter(|(made_with, _)| made_with == hasher).map(|(_, keys)| keys)
     }
 }
 

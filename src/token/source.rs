@@ -173,9 +173,10 @@ impl<T: VerifiedClaims> sealed::Source for FromExtension<T> {
             check_times(verified.iat, verified.exp, context)?;
         }
         check_claims(&verified, context.policy)?;
-        let made = claims.keys(denylist.hasher());
-        let keys = made.unwrap_or_else(|| verified.keys_among(denylist.hasher(), denylist.kinds()));
-        check_revoked(&keys, context)?;
+        match claims.keys(denylist.hasher()) {
+            Some(keys) => check_revoked(keys, context)?,
+            None => check_revoked(&verified.keys_among(denylist.hasher(), denylist.kinds()), context)?,
+        }
         Ok(Found::Clear(None))
     }
 
