@@ -68,6 +68,7 @@ impl Record {
     }
 
     /// Counts the record against the quotas of these scopes (at most 255).
+    #[cfg(any(feature = "sync", test))]
     #[must_use]
     pub(crate) fn owned_by(mut self, owners: impl IntoIterator<Item = ScopeKey>) -> Self {
         self.owners = owners.into_iter().take(usize::from(u8::MAX)).collect();

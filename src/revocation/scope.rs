@@ -315,6 +315,7 @@ impl ScopeHasher {
         Self::new(crate::random::bytes())
     }
 
+    #[cfg(feature = "sync")]
     pub(crate) const fn secret(&self) -> &[u8; 16] {
         &self.secret
     }
