@@ -25,7 +25,7 @@ use tower_revocation::{
     denylist::{Reason, Staleness, Verdict, Why},
     revocation::{Change, Cutoff, Revocation, Scope, ScopeKey, ScopeKind},
     sync::{RevokeError, Revoked, StartError, SyncConfig},
-    time::Clock,
+    time::{Clock, ManualClock},
     token::{Claims, Identity},
 };
 
@@ -148,7 +148,79 @@ async fn l3_no_acknowledgement_no_success() {
 
     assert!(matches!(revocations.log_out(&identity).await, Ok(Revoked::Recorded { .. })));
     assert!(denied(&revocations, &identity));
-    assert!(matches!(revocations.log_out(&identity).await, Ok(Revoked::Covered)));
+}
+
+/// L4: a lift takes back the decisions that it names, and no other that happened to say the same.
+#[tokio::test]
+async fn l4_the_same_decision_twice_is_two() {
+    let revocations = Revocations::start(Memory::new(), config()).await.unwrap();
+    let identity = alice("1", unix());
+    let _ = revocations.log_out(&identity).await.unwrap();
+    let first = revocations.revocations_of(&Scope::session(ISSUER, "s"));
+    let _ = revocations.log_out(&identity).await.unwrap();
+    revocations.lift(&Scope::session(ISSUER, "s"), &first, "the test").await.unwrap();
+    assert!(denied(&revocations, &identity));
+    let all = revocations.revocations_of(&Scope::session(ISSUER, "s"));
+    revocations.lift(&Scope::session(ISSUER, "s"), &all, "the test").await.unwrap();
+    assert_eq!(revocations.check(&identity), Verdict::Allow);
+}
+
+/// Repeating a decision does not fill the list: from some number on, one covers the next ones too.
+#[tokio::test]
+async fn rule4_repeating_a_decision_does_not_fill_the_list() {
+    let clock = Arc::new(ManualClock::at(unix()));
+    let mut config = config();
+    config.denylist.clock = clock.clone();
+    let revocations = Revocations::start(Memory::new(), config).await.unwrap();
+    for _ in 0..300 {
+        let now = clock.now().unix();
+        let identity = alice("1", now);
+        let _ = revocations.log_out_everywhere(&identity).await.unwrap();
+        assert!(denied(&revocations, &identity));
+        clock.advance(Duration::from_secs(1));
+    }
+    assert!(revocations.denylist().records() < 40, "{}", revocations.denylist().records());
+}
+
+/// L1, rule 8: the issuer's clock is ahead of ours, and its token is out of reach of no log-out.
+#[tokio::test]
+async fn l1_an_issuer_with_a_fast_clock() {
+    let revocations = Revocations::start(Memory::new(), config()).await.unwrap();
+    for ahead in [1, 45] {
+        let identity = alice("1", unix() + ahead);
+        assert_eq!(revocations.check(&identity), Verdict::Allow);
+        let _ = revocations.log_out_everywhere(&identity).await.unwrap();
+        assert!(denied(&revocations, &identity), "{ahead} s ahead");
+    }
+}
+
+/// L1, L2: what lives longer than records are kept is refused from the start, not accepted again at the end.
+#[tokio::test]
+async fn l1_tokens_that_outlive_their_revocation_are_refused() {
+    let clock = Arc::new(ManualClock::at(unix()));
+    let mut config = config();
+    config.denylist.clock = clock.clone();
+    let revocations = Revocations::start(Memory::new(), config).await.unwrap();
+    let now = clock.now().unix();
+    let month = Identity::from_verified(&Claims::new(ISSUER).jti("1").sid("s").iat(now).exp(now + 30 * 24 * 60 * 60));
+    assert!(denied(&revocations, &month));
+    let _ = revocations.log_out(&month).await.unwrap();
+    for _ in 0..40 {
+        clock.advance(Duration::from_secs(24 * 60 * 60));
+        assert!(!matches!(revocations.check(&month), Verdict::Allow));
+    }
+}
+
+/// L7: once nobody keeps the list in step, not even "serve" goes on serving from it.
+#[tokio::test]
+async fn l7_a_list_without_its_handle_is_stale() {
+    let config = SyncConfig::new(Staleness::serve_after(Duration::from_secs(10)));
+    let revocations = Revocations::start(Memory::new(), config).await.unwrap();
+    let denylist = revocations.denylist().clone();
+    let identity = alice("1", unix());
+    assert_eq!(denylist.check(&identity), Verdict::Allow);
+    drop(revocations);
+    assert_eq!(denylist.check(&identity), Verdict::Unknown(Why::Stale));
 }
 
 /// L3: "done" means that this node enforces it, without waiting for the feed.
@@ -285,7 +357,15 @@ async fn rule9_future_cutoffs_are_capped() {
     let future = Revocation::new(Scope::subject(ISSUER, "alice")).cutoff(Cutoff::at(unix() + 1_000_000));
     let _ = revocations.revoke(future).await.unwrap();
     assert_eq!(revocations.check(&alice("1", unix())), Verdict::Deny(Reason::Revoked(ScopeKind::Subject)));
-    assert_eq!(revocations.check(&alice("1", unix() + 40)), Verdict::Allow);
+    let clock = Arc::new(ManualClock::at(unix()));
+    let mut config = config();
+    config.denylist.clock = clock.clone();
+    let revocations = Revocations::start(Memory::new(), config).await.unwrap();
+    let future = Revocation::new(Scope::subject(ISSUER, "alice")).cutoff(Cutoff::at(unix() + 1_000_000));
+    let _ = revocations.revoke(future).await.unwrap();
+    clock.advance(Duration::from_secs(70));
+    let later = alice("1", clock.now().unix());
+    eventually("a later login works", || async { revocations.check(&later) == Verdict::Allow }).await;
 }
 
 /// Rule 5: a node whose settings differ from its fleet's does not start, and says which one.

@@ -20,15 +20,23 @@ use crate::{
 /// What is held for one scope. Nearly always a single revocation.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
-    One { id: RevocationId, cutoff: Cutoff, retain_until: u64 },
-    Several(Arc<ScopeState>),
+    One {
+        id: RevocationId,
+        cutoff: Cutoff,
+        retain_until: u64,
+    },
+    /// With their joint cutoff, so that a check does not walk through them.
+    Several {
+        cutoff: Option<Cutoff>,
+        state: Arc<ScopeState>,
+    },
 }
 
 impl Entry {
     pub(crate) fn from_state(state: ScopeState) -> Self {
         match state.only() {
             Some((id, cutoff, retain_until)) => Self::One { id, cutoff, retain_until },
-            None => Self::Several(Arc::new(state)),
+            None => Self::Several { cutoff: state.cutoff(), state: Arc::new(state) },
         }
     }
 
@@ -39,7 +47,7 @@ impl Entry {
                 state.revoke(*id, *cutoff, *retain_until);
                 state
             }
-            Self::Several(state) => (**state).clone(),
+            Self::Several { state, .. } => (**state).clone(),
         }
     }
 
@@ -57,28 +65,28 @@ impl Entry {
     pub(crate) fn cutoff(&self) -> Option<Cutoff> {
         match self {
             Self::One { cutoff, .. } => Some(*cutoff),
-            Self::Several(state) => state.cutoff(),
+            Self::Several { cutoff, .. } => *cutoff,
         }
     }
 
     pub(crate) fn retain_until(&self) -> Option<u64> {
         match self {
             Self::One { retain_until, .. } => Some(*retain_until),
-            Self::Several(state) => state.retain_until(),
+            Self::Several { state, .. } => state.retain_until(),
         }
     }
 
     pub(crate) fn remember_until(&self) -> u64 {
         match self {
             Self::One { retain_until, .. } => *retain_until,
-            Self::Several(state) => state.remember_until(),
+            Self::Several { state, .. } => state.remember_until(),
         }
     }
 
     pub(crate) fn records(&self) -> usize {
         match self {
             Self::One { .. } => 1,
-            Self::Several(state) => state.len(),
+            Self::Several { state, .. } => state.len(),
         }
     }
 }

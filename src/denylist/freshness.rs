@@ -1,5 +1,5 @@
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -50,11 +50,13 @@ pub(super) struct Freshness {
     /// Milliseconds of both clocks; 0: never.
     wall: AtomicU64,
     monotonic: AtomicU64,
+    /// Nothing keeps the list in step any more.
+    abandoned: AtomicBool,
 }
 
 impl Freshness {
     pub(super) const fn new(staleness: Staleness) -> Self {
-        Self { staleness, wall: AtomicU64::new(0), monotonic: AtomicU64::new(0) }
+        Self { staleness, wall: AtomicU64::new(0), monotonic: AtomicU64::new(0), abandoned: AtomicBool::new(false) }
     }
 
     pub(super) const fn staleness(&self) -> Staleness {
@@ -78,12 +80,18 @@ impl Freshness {
         }
     }
 
+    #[cfg(feature = "sync")]
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
     /// Why the node cannot be trusted to know everything, if so; a limit crossed counts whatever the policy.
     #[inline]
     pub(super) fn doubt(&self, now: Moment) -> Option<Why> {
         match self.age(now) {
             None => Some(Why::NotReady),
             Some(age) if age > self.staleness.after => Some(Why::Stale),
+            Some(_) if self.abandoned.load(Ordering::Relaxed) => Some(Why::Stale),
             Some(_) => None,
         }
     }
@@ -92,7 +100,8 @@ impl Freshness {
     #[inline]
     pub(super) fn refuses(&self, now: Moment) -> Option<Why> {
         match self.doubt(now) {
-            Some(Why::Stale) if self.staleness.serves() => None,
+            // Serving on was chosen for a backend that is away, not for a list that nobody keeps.
+            Some(Why::Stale) if self.staleness.serves() && !self.abandoned.load(Ordering::Relaxed) => None,
             doubt => doubt,
         }
     }

@@ -4,6 +4,7 @@
 //! the exact entries. Nothing live is ever evicted: a full list refuses writes.
 
 mod atomic;
+pub(crate) mod bounds;
 mod entries;
 mod expiry;
 mod filter;
@@ -13,6 +14,7 @@ mod verdict;
 mod visible;
 
 pub use self::{
+    bounds::OutOfBounds,
     freshness::Staleness,
     verdict::{Reason, Verdict, Why},
 };
@@ -21,7 +23,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -46,10 +48,11 @@ use crate::{
 pub struct DenylistConfig {
     /// How many revocations may be held, each about 400 bytes. Default: 1,000,000.
     pub budget: usize,
-    /// How many entries revoked by clients themselves one user may hold, before they widen to that user's
-    /// tokens at that client. Default: 1,000.
+    /// How many entries revoked by clients themselves one user may add within a token's lifetime, or two, before they
+    /// widen to that user's tokens at that client. Default: 1,000.
     pub subject_quota: u32,
-    /// The same for one client. Default: a quarter of the default budget.
+    /// The same for one client. A client that serves everybody needs room for everybody who logs out in that time.
+    /// Default: 500,000.
     pub client_quota: u32,
     /// How long tokens live and how far clocks differ.
     pub lifetimes: Lifetimes,
@@ -67,7 +70,7 @@ impl DenylistConfig {
         Self {
             budget: 1_000_000,
             subject_quota: 1_000,
-            client_quota: 250_000,
+            client_quota: 500_000,
             lifetimes: Lifetimes::DEFAULT,
             staleness,
             clock: Arc::new(SystemClock),
@@ -113,7 +116,8 @@ pub struct Denylist {
     /// Kept beside the writer's own, for who must not wait for its lock.
     scopes: [AtomicU64; ScopeKind::ALL.len()],
     records: AtomicU64,
-    steady: AtomicBool,
+    /// Records that are being published.
+    reserved: AtomicU64,
 }
 
 struct Writer {
@@ -141,6 +145,22 @@ pub(crate) enum Admission {
     Full,
 }
 
+/// Room taken for records that are being published.
+#[cfg(feature = "sync")]
+pub(crate) struct Reservation<'a> {
+    denylist: &'a Denylist,
+    records: usize,
+}
+
+#[cfg(feature = "sync")]
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.denylist.reserved.fetch_sub(self.records as u64, Ordering::Relaxed);
+    }
+}
+
+/// How many records of one scope that say the same are kept side by side.
+const MOST_ALIKE: usize = 16;
 const MIN_FILTER: usize = 1 << 16;
 /// How many entries are moved under one hold of the lock.
 const STRIDE: usize = 4096;
@@ -172,18 +192,25 @@ impl Denylist {
             client_quota,
             scopes: Default::default(),
             records: AtomicU64::new(0),
-            steady: AtomicBool::new(true),
+            reserved: AtomicU64::new(0),
         }
     }
 
     /// Whether the token may pass, as far as this node knows. Synchronous; allocates nothing.
     ///
-    /// A token without `iat` is refused where a cutoff exists for one of its scopes.
+    /// A token without `iat` is refused where a cutoff exists for one of its scopes; one that lives longer than
+    /// [`Lifetimes::max_lifetime`] is refused, since revocations are not kept that long. An opaque token has no times.
     pub fn check(&self, identity: &Identity) -> Verdict {
-        let check = |keys: &ScopeKeys| self.check_keys(keys, MissingIat::DenyIfCutoff, self.now());
+        let now = self.now();
+        let claims = identity.claims();
+        let timeless = claims.opaque.is_some() && claims.exp.is_none();
+        if let (false, Err(out)) = (timeless, bounds::check(claims.iat, claims.exp, &self.lifetimes, now)) {
+            return Verdict::Deny(Reason::OutOfBounds(out));
+        }
+        let check = |keys: &ScopeKeys| self.check_keys(keys, MissingIat::DenyIfCutoff, now);
         match identity.keys(&self.hasher) {
             Some(keys) => check(keys),
-            None => check(&identity.claims().keys_among(&self.hasher, self.kinds())),
+            None => check(&claims.keys_among(&self.hasher, self.kinds())),
         }
     }
 
@@ -279,38 +306,48 @@ impl Denylist {
         self.visible.put(number, 1 << kind as u32, after, writer.building.as_deref());
     }
 
-    /// What would become of `record` if it were published now.
+    /// What would become of `record` if it were published now. `quota` says whether its owners' quotas count.
     #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle publishes"))]
-    pub(crate) fn admit(&self, record: &Record) -> Admission {
-        let now = self.now().unix();
-        if record.retain_until() < now {
-            return Admission::Expired;
-        }
-        if let Some(entry) = self.visible.find(record.key().as_u128()) {
-            let cutoff = entry.cutoff().is_some_and(|cutoff| cutoff >= record.cutoff());
-            // A ban will be lifted one day: what is revoked beside it must still stand then.
-            let ban = |until: u64| until == u64::MAX;
-            let retained = entry
-                .retain_until()
-                .is_some_and(|until| until >= record.retain_until() && ban(until) == ban(record.retain_until()));
-            if cutoff && retained {
+    pub(crate) fn admit(&self, record: &Record, quota: bool) -> Admission {
+        let now = self.now();
+        let self_service = !record.owners().is_empty();
+        // The last fifth is kept for those who answer for more than their own tokens.
+        let room = if self_service { self.budget - self.budget / 5 } else { self.budget };
+        {
+            let mut writer = self.lock();
+            // A clock that has just jumped is no reason to store nothing.
+            if record.retain_until() < now.unix() && writer.steadiness.check(now, &self.lifetimes) {
+                return Admission::Expired;
+            }
+            // Who answers for others has every decision stored, so that a lift takes back the ones that it names and
+            // no others; up to a number, so that repeating one does not fill the list.
+            let entry = self.visible.find(record.key().as_u128());
+            if entry
+                .is_some_and(|entry| (self_service || entry.records() >= MOST_ALIKE) && entry.state().covers(record))
+            {
                 return Admission::Covered;
             }
-        }
-        let self_service = !record.owners().is_empty();
-        if self_service {
-            let quota = &self.lock().quota;
-            let over = record.owners().iter().any(|owner| {
+            let over = |owner: &ScopeKey| {
                 let most = if owner.kind() == ScopeKind::Client { self.client_quota } else { self.subject_quota };
-                quota.count(owner.as_u128()) >= most
-            });
-            if over {
+                writer.quota.count(owner.as_u128()) >= most
+            };
+            if quota && record.owners().iter().any(over) {
                 return Admission::OverQuota;
             }
         }
-        // The last fifth is kept for those who answer for more than their own tokens.
-        let room = if self_service { self.budget - self.budget / 5 } else { self.budget };
-        if self.records() >= room { Admission::Full } else { Admission::Room }
+        if self.records() + self.reserved.load(Ordering::Relaxed) as usize >= room {
+            Admission::Full
+        } else {
+            Admission::Room
+        }
+    }
+
+    /// Counts records as held that are on their way, for as long as the reservation lives.
+    #[cfg(feature = "sync")]
+    pub(crate) fn reserve(&self, records: usize) -> Option<Reservation<'_>> {
+        let reserved = self.reserved.fetch_add(records as u64, Ordering::Relaxed) as usize + records;
+        let reservation = Reservation { denylist: self, records };
+        (self.records() + reserved <= self.budget).then_some(reservation)
     }
 
     /// The revocations of a scope that this node holds, by id: what a lift names.
@@ -385,10 +422,21 @@ impl Denylist {
         self.lock().in_filter > self.visible.filter_capacity()
     }
 
-    /// Whether the wall clock has kept step with the monotonic one, as of the last [`Denylist::maintain`].
-    /// While it has not, nothing is forgotten.
-    pub fn is_steady(&self) -> bool {
-        self.steady.load(Ordering::Relaxed)
+    /// Whether the wall clock has kept step with the monotonic one up to `now`. While it has not, nothing is forgotten.
+    pub fn is_steady(&self, now: Moment) -> bool {
+        self.lock().steadiness.check(now, &self.lifetimes)
+    }
+
+    /// Nothing keeps the list in step any more: from now on it counts as stale, whatever the policy is.
+    #[cfg(feature = "sync")]
+    pub(crate) fn abandon(&self) {
+        self.freshness.abandon();
+    }
+
+    /// Whether a scope holds so many records that the next cutoff had better reach a little ahead.
+    #[cfg(feature = "sync")]
+    pub(crate) fn is_crowded(&self, key: ScopeKey) -> bool {
+        self.visible.find(key.as_u128()).is_some_and(|entry| entry.records() >= MOST_ALIKE)
     }
 
     /// Lets expired entries go and renews the filter. Takes up to seconds where millions of entries are held;
@@ -400,7 +448,6 @@ impl Denylist {
             writer.quota.turn(now.unix());
             writer.steadiness.check(now, &self.lifetimes)
         };
-        self.steady.store(steady, Ordering::Relaxed);
         if steady {
             while self.expire(now) {}
         }
@@ -423,7 +470,7 @@ impl Denylist {
                 if self.scopes[kind as usize].fetch_sub(1, Ordering::Relaxed) == 1 {
                     self.visible.clear_kinds(1 << kind as u32);
                 }
-            } else if let Entry::Several(state) = &entry {
+            } else if let Entry::Several { state, .. } = &entry {
                 // Extended since, and due again later; only its old tombstones may go now.
                 let mut state = (**state).clone();
                 state.forget_lifted(before);

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use super::OutOfBounds;
 use crate::revocation::ScopeKind;
 
 /// What the denylist says of one token.
@@ -22,6 +23,8 @@ pub enum Reason {
     Revoked(ScopeKind),
     /// A cutoff exists for one of its scopes and it does not say when it was issued.
     NoIssueTime(ScopeKind),
+    /// Its own times put it out of reach of revocation.
+    OutOfBounds(OutOfBounds),
 }
 
 impl Reason {
@@ -30,6 +33,9 @@ impl Reason {
         match self {
             Self::Revoked(_) => "revoked",
             Self::NoIssueTime(_) => "no_issue_time",
+            Self::OutOfBounds(OutOfBounds::Expired) => "expired",
+            Self::OutOfBounds(OutOfBounds::LivesTooLong) => "lives_too_long",
+            Self::OutOfBounds(_) => "times",
         }
     }
 }
@@ -39,6 +45,9 @@ impl fmt::Display for Reason {
         match self {
             Self::Revoked(kind) => write!(f, "revoked by {kind}"),
             Self::NoIssueTime(kind) => write!(f, "no iat, and a cutoff exists for its {kind}"),
+            Self::OutOfBounds(OutOfBounds::Expired) => f.write_str("expired"),
+            Self::OutOfBounds(OutOfBounds::LivesTooLong) => f.write_str("lives longer than revocations are kept"),
+            Self::OutOfBounds(_) => f.write_str("times out of range"),
         }
     }
 }

@@ -16,7 +16,7 @@ use std::fmt;
 
 #[cfg(feature = "endpoint")]
 use crate::token::Identity;
-use crate::token::VerifiedClaims;
+use crate::token::{Claims, VerifiedClaims};
 
 /// Names one revocation, so that a lift can say exactly what it lifts.
 ///
@@ -80,6 +80,7 @@ pub struct Revocation {
     scope: Scope,
     cutoff: Option<Cutoff>,
     token_exp: Option<u64>,
+    token_iat: Option<u64>,
     owner: Option<Owner>,
     reason: Option<String>,
     revoked_by: Option<String>,
@@ -92,12 +93,23 @@ pub(crate) struct Owner {
     pub(crate) iss: String,
     pub(crate) sub: Option<String>,
     pub(crate) client_id: Option<String>,
+    /// Whether the token itself names the client, so that a cutoff of the pair reaches it.
+    pub(crate) names_client: bool,
 }
 
 impl Revocation {
     /// Revokes `scope`.
     pub const fn new(scope: Scope) -> Self {
-        Self { scope, cutoff: None, token_exp: None, owner: None, reason: None, revoked_by: None, ban: false }
+        Self {
+            scope,
+            cutoff: None,
+            token_exp: None,
+            token_iat: None,
+            owner: None,
+            reason: None,
+            revoked_by: None,
+            ban: false,
+        }
     }
 
     /// Logs out the session of `identity`: the session where the token names one (`sid`), else that token alone.
@@ -106,7 +118,7 @@ impl Revocation {
     pub fn session_of(identity: &impl VerifiedClaims) -> Option<Self> {
         let claims = identity.claims();
         match claims.sid {
-            Some(sid) => Some(Self::new(Scope::session(claims.iss, sid))),
+            Some(sid) => Some(Self::new(Scope::session(claims.iss, sid)).with_times_of(&claims)),
             None => Self::token_of(identity),
         }
     }
@@ -114,9 +126,7 @@ impl Revocation {
     /// Revokes the one token of `identity`; `None` where nothing identifies it.
     pub fn token_of(identity: &impl VerifiedClaims) -> Option<Self> {
         let claims = identity.claims();
-        let mut revocation = Self::new(claims.token_scope()?);
-        revocation.token_exp = claims.exp;
-        Some(revocation)
+        Some(Self::new(claims.token_scope()?).with_times_of(&claims))
     }
 
     /// Logs the user of `identity` out everywhere: every token of (`iss`, `sub`) issued until now.
@@ -124,7 +134,15 @@ impl Revocation {
     /// `None` where the identity has no `sub`.
     pub fn subject_of(identity: &impl VerifiedClaims) -> Option<Self> {
         let claims = identity.claims();
-        Some(Self::new(Scope::subject(claims.iss, claims.sub?)))
+        Some(Self::new(Scope::subject(claims.iss, claims.sub?)).with_times_of(&claims))
+    }
+
+    /// Makes sure that the token with these claims is covered and that the record outlives it: the issuer's clock may
+    /// be ahead of ours.
+    pub(crate) const fn with_times_of(mut self, claims: &Claims<'_>) -> Self {
+        self.token_exp = claims.exp;
+        self.token_iat = claims.iat;
+        self
     }
 
     /// A ban: refuses every token of `scope`, also those issued later, until it is lifted.
@@ -169,6 +187,7 @@ impl Revocation {
             iss: identity.iss().to_owned(),
             sub: identity.sub().map(str::to_owned),
             client_id: Some(identity.client_id().unwrap_or(client_id).to_owned()),
+            names_client: identity.client_id().is_some(),
         });
         self
     }
@@ -176,7 +195,8 @@ impl Revocation {
     /// Counts the entry of a token that names nobody against the quota of the client that revokes it.
     #[cfg(feature = "endpoint")]
     pub(crate) fn owned_by_client(mut self, client_id: &str) -> Self {
-        self.owner = Some(Owner { iss: String::new(), sub: None, client_id: Some(client_id.to_owned()) });
+        self.owner =
+            Some(Owner { iss: String::new(), sub: None, client_id: Some(client_id.to_owned()), names_client: false });
         self
     }
 
@@ -193,27 +213,31 @@ impl Revocation {
     /// The same decision about a wider scope, up to now: what a full quota turns it into.
     #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle records"))]
     pub(crate) fn widened(&self, scope: Scope) -> Self {
-        Self { scope, cutoff: None, token_exp: None, ..self.clone() }
+        Self { scope, cutoff: None, ..self.clone() }
     }
 
     /// Turns the decision into the record that is stored, filling in what was left open.
     ///
-    /// `now` is in Unix seconds. A finite cutoff is capped at `now` plus the skew: a later one would
-    /// lock the scope out for good.
+    /// `now` is in Unix seconds. A finite cutoff is capped at `now` plus the skew or the leeway, whichever is more: a
+    /// later one would lock the scope out for good, and no token that is accepted was issued after it.
     pub fn into_record(self, hasher: &ScopeHasher, lifetimes: &Lifetimes, now: u64) -> Record {
         let kind = self.scope.kind();
+        let latest = now.saturating_add(lifetimes.skew_secs().max(lifetimes.leeway_secs()));
         let cutoff = match self.cutoff {
             _ if self.ban => Cutoff::FOREVER,
             Some(Cutoff::FOREVER) => Cutoff::FOREVER,
-            Some(asked) => asked.min(Cutoff::at(now.saturating_add(lifetimes.skew_secs()))),
+            Some(asked) => asked.min(Cutoff::at(latest)),
             None if kind.dies_for_ever() => Cutoff::FOREVER,
-            None => Cutoff::at(now),
+            None => Cutoff::at(self.token_iat.unwrap_or(now).clamp(now, latest)),
         };
         let retain_until = match self.token_exp {
             _ if self.ban => u64::MAX,
             // A token's record may leave with the token; every other scope can match a token issued a moment ago.
             Some(exp) if kind.is_one_token() => lifetimes.retain_token(exp),
-            _ => lifetimes.retain_scope(cutoff.secs().filter(|at| *at > now).unwrap_or(now)),
+            exp => {
+                let scope = lifetimes.retain_scope(cutoff.secs().filter(|at| *at > now).unwrap_or(now));
+                exp.map_or(scope, |exp| scope.max(lifetimes.retain_token(exp)))
+            }
         };
         Record::new(
             hasher.key(&self.scope),

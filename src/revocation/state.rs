@@ -1,4 +1,4 @@
-use super::{Change, Cutoff, RevocationId};
+use super::{Change, Cutoff, Record, RevocationId};
 
 /// One live revocation of a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +78,14 @@ impl ScopeState {
     /// Until when the cutoff holds: the latest of all live revocations (Unix seconds).
     pub fn retain_until(&self) -> Option<u64> {
         self.live.iter().map(|live| live.retain_until).max()
+    }
+
+    /// Whether what is live says all that `record` says. A ban covers bans only: it will be lifted one day, and what was
+    /// revoked beside it must still stand then.
+    pub(crate) fn covers(&self, record: &Record) -> bool {
+        let ban = |until: u64| until == u64::MAX;
+        let retained = |until: u64| until >= record.retain_until() && ban(until) == ban(record.retain_until());
+        self.cutoff().is_some_and(|cutoff| cutoff >= record.cutoff()) && self.retain_until().is_some_and(retained)
     }
 
     /// Until when anything here, tombstones included, must be remembered (Unix seconds).

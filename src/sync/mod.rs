@@ -14,9 +14,9 @@ use tokio::{sync::watch, task::JoinSet};
 
 use self::publisher::Publisher;
 use crate::{
-    backend::{Backend, BackendError, Durability, FleetSettings, Position},
+    backend::{Backend, BackendError, BackendErrorKind, Durability, FleetSettings, Position},
     denylist::{Admission, Denylist, DenylistConfig, Staleness, Verdict},
-    revocation::{Change, Detail, Lift, Record, Revocation, RevocationId, Scope},
+    revocation::{Change, Cutoff, Detail, Lift, Record, Revocation, RevocationId, Scope, ScopeState},
     token::{Identity, VerifiedClaims},
 };
 
@@ -38,7 +38,10 @@ pub struct SyncConfig {
     pub denylist: DenylistConfig,
     /// This node's name, unique in the fleet. Default: the host's name and a random suffix.
     pub node: String,
-    /// The id of the key that opaque tokens are digested with, compared across the fleet.
+    /// The id of the key that opaque tokens are digested with ([`OpaqueKeys::current_id`]), compared across the fleet:
+    /// nodes with different keys would miss each other's revocations.
+    ///
+    /// [`OpaqueKeys::current_id`]: crate::token::OpaqueKeys::current_id
     pub digest_key: Option<String>,
     /// How long to wait for the backend to acknowledge a write. Default: 5 s.
     pub publish_timeout: Duration,
@@ -63,7 +66,8 @@ impl SyncConfig {
 
 /// The handle for code: revokes, lifts, checks. Cheap to clone.
 ///
-/// Runs a task that keeps the denylist in step with the backend; it ends with the last clone.
+/// Runs a task that keeps the denylist in step with the backend. Keep a clone for as long as the service runs: the
+/// task ends with the last one, and the denylist counts as stale from then on, whatever the policy is.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -91,6 +95,7 @@ struct Inner {
     denylist: Arc<Denylist>,
     backend: Arc<dyn Backend>,
     publisher: Publisher,
+    publish_timeout: Duration,
     state: watch::Receiver<replica::State>,
     node: String,
     durability: Durability,
@@ -123,7 +128,14 @@ pub enum Revoked {
     },
 }
 
-/// A revocation was not recorded; nothing changed.
+/// What stands in the way of storing a record, if anything.
+enum Prepared {
+    Store { record: Record, widened: Option<Scope> },
+    Covered(Record),
+    Expired,
+}
+
+/// A revocation was not recorded. Nothing changed here; a backend that did not answer may hold it all the same.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RevokeError {
@@ -225,13 +237,13 @@ impl From<BackendError> for StartError {
 pub struct Status {
     /// This node's name.
     pub node: String,
-    /// Whether it is loaded and in step.
+    /// Whether it is loaded and in step, and can record.
     pub ready: bool,
     /// How long ago it was last known to be in step; `None`: never yet.
     pub staleness: Option<Duration>,
     /// What it has applied.
     pub applied: Option<Position>,
-    /// How many records it holds, and how many it may.
+    /// How many records it holds.
     pub records: usize,
     /// The budget of records.
     pub budget: usize,
@@ -282,7 +294,9 @@ impl Revocations {
         let state = replica::spawn(Arc::clone(&backend), Arc::clone(&denylist), node.clone(), &mut tasks);
         let publisher = Publisher::spawn(Arc::clone(&backend), Arc::clone(&denylist), publish_timeout, &mut tasks);
         let tasks = Mutex::new(tasks);
-        Ok(Self { inner: Arc::new(Inner { denylist, backend, publisher, state, node, durability, tasks }) })
+        Ok(Self {
+            inner: Arc::new(Inner { denylist, backend, publisher, publish_timeout, state, node, durability, tasks }),
+        })
     }
 
     /// Waits until the first snapshot is in.
@@ -309,19 +323,116 @@ impl Revocations {
     ///
     /// Where the backend does not acknowledge, or the budget is used up.
     pub async fn revoke(&self, revocation: Revocation) -> Result<Revoked, RevokeError> {
-        let denylist = &self.inner.denylist;
-        let (record, owned) = self.record(revocation);
-        match denylist.admit(&record) {
-            Admission::Covered => Ok(Revoked::Covered),
-            Admission::Expired => Ok(Revoked::Expired),
-            Admission::Full => Err(RevokeError::Full { budget: denylist.budget() }),
-            Admission::Room => {
-                let id = record.id();
-                let position = self.inner.publisher.publish(vec![Change::Revoke(record)]).await?;
-                Ok(Revoked::Recorded { id, position })
+        let (record, widened) = match self.prepare(&revocation)? {
+            Prepared::Expired => return Ok(Revoked::Expired),
+            Prepared::Covered(record) if self.is_covered(&record).await? => return Ok(Revoked::Covered),
+            Prepared::Covered(record) => (record, None),
+            Prepared::Store { record, widened } => (record, widened),
+        };
+        let id = record.id();
+        let position = self.publish(vec![record]).await?;
+        Ok(match widened {
+            Some(scope) => Revoked::Widened { id, scope },
+            None => Revoked::Recorded { id, position },
+        })
+    }
+
+    /// Records many decisions in one write; nothing is stored for those that are covered or expired.
+    ///
+    /// # Errors
+    ///
+    /// As [`Revocations::revoke`]; none of them is recorded then, or all are.
+    pub async fn revoke_all(
+        &self,
+        revocations: impl IntoIterator<Item = Revocation>,
+    ) -> Result<Vec<RevocationId>, RevokeError> {
+        let mut records = Vec::new();
+        for revocation in revocations {
+            match self.prepare(&revocation)? {
+                Prepared::Expired => {}
+                Prepared::Covered(record) if self.is_covered(&record).await? => {}
+                Prepared::Covered(record) | Prepared::Store { record, .. } => records.push(record),
             }
-            Admission::OverQuota => self.revoke_widened(owned).await,
         }
+        let ids = records.iter().map(Record::id).collect();
+        if !records.is_empty() {
+            self.publish(records).await?;
+        }
+        Ok(ids)
+    }
+
+    async fn publish(&self, records: Vec<Record>) -> Result<Position, RevokeError> {
+        let denylist = &self.inner.denylist;
+        // Held until they are applied, so that many at once do not overrun the budget together.
+        let _room = denylist.reserve(records.len()).ok_or(RevokeError::Full { budget: denylist.budget() })?;
+        self.inner.publisher.publish(records.into_iter().map(Change::Revoke).collect()).await
+    }
+
+    /// The record of a decision, and what would become of it.
+    fn prepare(&self, revocation: &Revocation) -> Result<Prepared, RevokeError> {
+        let denylist = &self.inner.denylist;
+        let full = || RevokeError::Full { budget: denylist.budget() };
+        let record = self.record(revocation);
+        match denylist.admit(&record, true) {
+            Admission::Room => {
+                return Ok(Prepared::Store { record: self.reach_ahead(revocation, record), widened: None });
+            }
+            Admission::Covered => return Ok(Prepared::Covered(record)),
+            Admission::Expired => return Ok(Prepared::Expired),
+            Admission::Full => return Err(full()),
+            Admission::OverQuota => {}
+        }
+        // A full quota does not keep anyone from revoking: their tokens at that client are cut off instead. That takes
+        // a token that names both, else the cutoff would not reach it.
+        let owner = revocation.owner().filter(|owner| owner.names_client).ok_or_else(full)?;
+        let (Some(sub), Some(client_id)) = (&owner.sub, &owner.client_id) else { return Err(full()) };
+        let scope = Scope::subject_client(&owner.iss, sub, client_id);
+        let record = self.record(&revocation.widened(scope.clone()));
+        match denylist.admit(&record, false) {
+            Admission::Room | Admission::OverQuota => {
+                let record = self.reach_ahead(&revocation.widened(scope.clone()), record);
+                Ok(Prepared::Store { record, widened: Some(scope) })
+            }
+            Admission::Covered => Ok(Prepared::Covered(record)),
+            Admission::Expired => Ok(Prepared::Expired),
+            Admission::Full => Err(full()),
+        }
+    }
+
+    /// A scope that is cut off every second would hold a record for each: a crowded one is cut off a little ahead, which
+    /// covers the next ones too.
+    fn reach_ahead(&self, revocation: &Revocation, record: Record) -> Record {
+        let denylist = &self.inner.denylist;
+        if record.cutoff() == Cutoff::FOREVER || !denylist.is_crowded(record.key()) {
+            return record;
+        }
+        let ahead = denylist.now().unix().saturating_add(denylist.lifetimes().skew_secs());
+        self.record(&revocation.clone().cutoff(Cutoff::at(ahead).max(record.cutoff())))
+    }
+
+    fn record(&self, revocation: &Revocation) -> Record {
+        let denylist = &self.inner.denylist;
+        let hasher = denylist.hasher();
+        let owners: Vec<_> = revocation.owner().map_or_else(Vec::new, |owner| {
+            let sub = owner.sub.as_ref().map(|sub| Scope::subject(&owner.iss, sub));
+            let client = owner.client_id.as_ref().map(|client_id| Scope::client(&owner.iss, client_id));
+            sub.into_iter().chain(client).map(|scope| hasher.key(&scope)).collect()
+        });
+        let now = denylist.now().unix();
+        revocation.clone().into_record(hasher, denylist.lifetimes(), now).owned_by(owners)
+    }
+
+    /// Whether the backend, too, holds what covers `record`: this node may not have heard yet that it was lifted.
+    async fn is_covered(&self, record: &Record) -> Result<bool, RevokeError> {
+        let keys = [record.key()];
+        let found = tokio::time::timeout(self.inner.publish_timeout, self.inner.backend.lookup(&keys)).await;
+        let found = found.map_err(|_| {
+            let what = format!("looking a revocation up: no answer within {:?}", self.inner.publish_timeout);
+            RevokeError::Backend(BackendError::new(BackendErrorKind::Unavailable, what))
+        })?;
+        let mut state = ScopeState::default();
+        found.map_err(RevokeError::Backend)?.iter().for_each(|change| state.apply(change));
+        Ok(state.covers(record))
     }
 
     /// Logs the current user out: ends the session of this token, or the token where it names no session.
@@ -340,69 +451,6 @@ impl Revocations {
     /// As [`Revocations::revoke`], and where the token has no `sub`.
     pub async fn log_out_everywhere(&self, identity: &impl VerifiedClaims) -> Result<Revoked, RevokeError> {
         self.revoke(Revocation::subject_of(identity).ok_or(RevokeError::NothingToRevoke)?).await
-    }
-
-    /// Records many decisions in one write; nothing is stored for those that are covered or expired.
-    ///
-    /// # Errors
-    ///
-    /// As [`Revocations::revoke`]; none of them is recorded then, or all are.
-    pub async fn revoke_all(
-        &self,
-        revocations: impl IntoIterator<Item = Revocation>,
-    ) -> Result<Vec<RevocationId>, RevokeError> {
-        let mut changes = Vec::new();
-        for revocation in revocations {
-            let (record, _) = self.record(revocation);
-            match self.inner.denylist.admit(&record) {
-                Admission::Covered | Admission::Expired => {}
-                Admission::Full => return Err(RevokeError::Full { budget: self.inner.denylist.budget() }),
-                Admission::Room | Admission::OverQuota => changes.push(record),
-            }
-        }
-        let ids = changes.iter().map(Record::id).collect();
-        if !changes.is_empty() {
-            self.inner.publisher.publish(changes.into_iter().map(Change::Revoke).collect()).await?;
-        }
-        Ok(ids)
-    }
-
-    /// The record of a decision, and the decision itself for what a full quota makes of it.
-    fn record(&self, revocation: Revocation) -> (Record, Revocation) {
-        let denylist = &self.inner.denylist;
-        let owners = revocation.owner().map(|owner| {
-            let sub = owner.sub.as_ref().map(|sub| Scope::subject(&owner.iss, sub));
-            let client = owner.client_id.as_ref().map(|client_id| Scope::client(&owner.iss, client_id));
-            let keys = sub.into_iter().chain(client).map(|scope| denylist.hasher().key(&scope));
-            keys.collect::<Vec<_>>()
-        });
-        let now = denylist.now().unix();
-        let record = revocation.clone().into_record(denylist.hasher(), denylist.lifetimes(), now);
-        (record.owned_by(owners.unwrap_or_default()), revocation)
-    }
-
-    /// A full quota does not keep anyone from revoking: their tokens at that client are cut off instead.
-    async fn revoke_widened(&self, revocation: Revocation) -> Result<Revoked, RevokeError> {
-        let full = || RevokeError::Full { budget: self.inner.denylist.budget() };
-        let owner = revocation.owner().ok_or_else(full)?;
-        let (Some(sub), Some(client_id)) = (&owner.sub, &owner.client_id) else { return Err(full()) };
-        let scope = Scope::subject_client(&owner.iss, sub, client_id);
-        let denylist = &self.inner.denylist;
-        let record = revocation.widened(scope.clone()).into_record(
-            denylist.hasher(),
-            denylist.lifetimes(),
-            denylist.now().unix(),
-        );
-        match denylist.admit(&record) {
-            Admission::Covered => Ok(Revoked::Covered),
-            Admission::Expired => Ok(Revoked::Expired),
-            Admission::Full | Admission::OverQuota => Err(full()),
-            Admission::Room => {
-                let id = record.id();
-                self.inner.publisher.publish(vec![Change::Revoke(record)]).await?;
-                Ok(Revoked::Widened { id, scope })
-            }
-        }
     }
 
     /// Takes back revocations of a scope: those with these ids, and no others, not even later ones.
@@ -443,8 +491,14 @@ impl Revocations {
         let denylist = &self.inner.denylist;
         let key = denylist.hasher().key(scope);
         let now = denylist.now().unix();
-        // The tombstone outlasts what it lifts, also where that has not arrived here yet.
-        let until = denylist.retained(key).unwrap_or(0).max(denylist.lifetimes().retain_scope(now));
+        // The tombstone outlasts what it lifts. What has not arrived here yet may be a ban, which is kept for ever.
+        let held = denylist.revocations(key);
+        let until = match denylist.retained(key) {
+            Some(retained) if ids.iter().all(|id| held.contains(id)) => {
+                retained.max(denylist.lifetimes().retain_scope(now))
+            }
+            _ => u64::MAX,
+        };
         let detail = Detail { scope: Some(scope.clone()), by: Some(by.to_owned()), at: now, reason: None };
         ids.chunks(MOST).map(|ids| Change::Lift(Lift::new(key, ids.to_vec(), until, &detail))).collect()
     }
@@ -476,7 +530,7 @@ impl Revocations {
         let state = state.borrow();
         Status {
             node: node.clone(),
-            ready: denylist.not_ready().is_none(),
+            ready: denylist.not_ready().is_none() && self.inner.publisher.runs(),
             staleness: denylist.staleness(),
             applied: state.applied.clone(),
             records: denylist.records(),
@@ -492,6 +546,14 @@ impl Revocations {
         self.inner.publisher.close().await;
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
+        self.inner.denylist.abandon();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The tasks end with it. A layer that lives on must not go on as if it were kept in step.
+        self.denylist.abandon();
     }
 }
 

@@ -1,7 +1,8 @@
 //! Writes to the backend: those that come together go as one, and none is left half done.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -52,6 +53,11 @@ impl Publisher {
         })
     }
 
+    /// Whether writes are still taken.
+    pub(super) fn runs(&self) -> bool {
+        !self.jobs.is_closed()
+    }
+
     /// Waits until everything sent before is written.
     pub(super) async fn close(&self) {
         let (done, outcome) = oneshot::channel();
@@ -71,8 +77,14 @@ async fn run(backend: Arc<dyn Backend>, denylist: Arc<Denylist>, timeout: Durati
             jobs.clear();
             continue;
         }
-        let outcome = match tokio::time::timeout(timeout, backend.publish(&batch)).await {
-            Ok(outcome) => outcome,
+        // A backend that panics must not end revocation for good.
+        let publish = AssertUnwindSafe(async { backend.publish(&batch).await }).catch_unwind();
+        let outcome = match tokio::time::timeout(timeout, publish).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(BackendError::new(
+                BackendErrorKind::Unavailable,
+                format!("writing {} changes: the backend panicked", batch.len()),
+            )),
             Err(_) => Err(BackendError::new(
                 BackendErrorKind::Unavailable,
                 format!("writing {} changes: no answer within {timeout:?}", batch.len()),

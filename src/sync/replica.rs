@@ -29,7 +29,7 @@ const PURGE: Duration = Duration::from_secs(60);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(5);
 /// A node whose clock is ahead must not delete what others still need.
-const PURGE_MARGIN: Duration = Duration::from_secs(60 * 60);
+const PURGE_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn spawn(
     backend: Arc<dyn Backend>,
@@ -167,10 +167,11 @@ async fn purge(backend: Arc<dyn Backend>, denylist: Arc<Denylist>) {
     turns.tick().await;
     loop {
         turns.tick().await;
-        if !denylist.is_steady() {
+        let now = denylist.now();
+        if !denylist.is_steady(now) {
             continue;
         }
-        let before = denylist.now().unix().saturating_sub(PURGE_MARGIN.as_secs());
+        let before = now.unix().saturating_sub(PURGE_MARGIN.as_secs());
         if let Err(_error) = backend.purge(before).await {
             #[cfg(feature = "tracing")]
             tracing::warn!(error = %_error, "expired revocations stay in the backend for now");

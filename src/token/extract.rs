@@ -255,6 +255,11 @@ impl Extractor {
             let pair = trim(pair);
             let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
             let (name, token) = (trim(&pair[..equals]), trim(&pair[equals + 1..]));
+            // Some servers undo escapes in names: one that only then is ours must not slip by.
+            let escaped = |cookie: &String| name.contains(&b'%') && unescaped(name).eq(cookie.bytes());
+            if self.cookies.iter().any(escaped) {
+                return Err(ExtractError::Malformed);
+            }
             if self.cookies.iter().any(|cookie| cookie.as_bytes() == name) {
                 // RFC 6265 §4.1.1 allows the value in double quotes.
                 let token = token.strip_prefix(b"\"").and_then(|token| token.strip_suffix(b"\"")).unwrap_or(token);
@@ -357,7 +362,7 @@ fn names_access_token(query: &str) -> bool {
     // A semicolon separates parameters for some servers.
     query.split(['&', ';']).any(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
-        unescaped(name.as_bytes()).eq(b"access_token".iter().copied())
+        unescaped(name.as_bytes()).map(|byte| byte.to_ascii_lowercase()).eq(b"access_token".iter().copied())
     })
 }
 
@@ -374,7 +379,6 @@ fn unescaped(mut bytes: &[u8]) -> impl Iterator<Item = u8> {
         }
         [] => None,
     })
-    .map(|byte| byte.to_ascii_lowercase())
 }
 
 /// Whether a WebSocket subprotocol is how browsers smuggle a token: a marker for one, or a JWT itself.
@@ -477,6 +481,8 @@ mod tests {
         assert_eq!(one("cookie", "Session=abc"), Ok(None));
         assert_eq!(one("cookie", "session=abc; session=def"), Err(ExtractError::Several));
         assert_eq!(one("cookie", "session="), Err(ExtractError::Malformed));
+        assert_eq!(one("cookie", "%73ession=abc"), Err(ExtractError::Malformed));
+        assert_eq!(one("cookie", "%53ession=abc"), Ok(None));
         assert_eq!(one("x-token", " abc "), Ok(Some("abc".to_owned())));
         assert_eq!(one("x-token", "abc,def"), Err(ExtractError::Malformed));
         let two = [("cookie", "session=abc"), ("x-token", "abc")];

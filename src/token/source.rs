@@ -8,7 +8,7 @@ use super::{
     strict::CompactJws,
 };
 use crate::{
-    denylist::{Denylist, Verdict},
+    denylist::{Denylist, OutOfBounds, Verdict, bounds},
     policy::{MissingClaim, MissingIat, Policy},
     reject::Rejection,
     time::Moment,
@@ -75,32 +75,15 @@ pub trait IdentitySource: sealed::Source {}
 
 impl<T: sealed::Source> IdentitySource for T {}
 
-/// Refuses what no revocation could ever reach: a token that says too little or too much about its time.
-///
-/// Whatever verified the token may have let these pass, and a cutoff holds only within bounds.
+/// Refuses what no revocation could ever reach.
 #[inline]
 pub(super) fn check_times(iat: Option<u64>, exp: Option<u64>, context: Context<'_>) -> Result<(), VerifyError> {
-    const END: u64 = 1 << 53;
-    let lifetimes = context.denylist.lifetimes();
-    let now = context.now.unix();
-    let exp = exp.ok_or(VerifyError::LivesTooLong)?;
-    if exp >= END || iat.is_some_and(|iat| iat >= END) {
-        return Err(VerifyError::Malformed);
-    }
-    if exp.saturating_add(lifetimes.leeway_secs()) <= now {
-        return Err(VerifyError::Expired);
-    }
-    // A token issued at the edge of the skew may live that much longer by our clock.
-    let most = lifetimes.max_lifetime_secs().saturating_add(lifetimes.skew_secs());
-    // Its whole life counts, not what is left of it: a revocation of its session is kept for `max_lifetime` from then
-    // on, and a token that lives longer would come back once the record has gone.
-    if exp > now.saturating_add(most) || iat.is_some_and(|iat| exp.saturating_sub(iat) > most) {
-        return Err(VerifyError::LivesTooLong);
-    }
-    if iat.is_some_and(|iat| iat > now.saturating_add(lifetimes.leeway_secs())) {
-        return Err(VerifyError::NotYetValid);
-    }
-    Ok(())
+    bounds::check(iat, exp, context.denylist.lifetimes(), context.now).map_err(|out| match out {
+        OutOfBounds::Expired => VerifyError::Expired,
+        OutOfBounds::LivesTooLong => VerifyError::LivesTooLong,
+        OutOfBounds::Future => VerifyError::NotYetValid,
+        OutOfBounds::Absurd => VerifyError::Malformed,
+    })
 }
 
 /// The policies for claims that are left out.
@@ -263,7 +246,8 @@ impl<V: Verifier> sealed::Source for Verify<V> {
             None => {
                 let Some(credential) = self.extractor.find(head.headers, head.uri)? else { return Ok(Found::Nothing) };
                 let (token, context) = (credential.token(), asked.now());
-                let known = if plain.is_some() { None } else { self.cache.get(token.as_bytes(), epoch) };
+                let looked_up = plain == Some(token.as_bytes());
+                let known = if looked_up { None } else { self.cache.get(token.as_bytes(), epoch) };
                 match (known, &self.opaque) {
                     (Some(verified), _) => (verified, context),
                     (None, Some(keys)) if !CompactJws::looks_like(token) => {

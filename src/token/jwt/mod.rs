@@ -232,7 +232,7 @@ impl JwtVerifier {
         let iss = payload.string("iss")?.ok_or(VerifyError::UnknownIssuer)?;
         let config = self.config.load();
         let issuer = config.issuers.get(&*iss).ok_or(VerifyError::UnknownIssuer)?;
-        issuer.authenticate(&header, &jws)?;
+        issuer.authenticate(&header, &jws, times)?;
         issuer.check_audience(&payload)?;
         let claims = payload.claims(&issuer.claim_names)?;
         let (nbf, now_and_leeway) = (payload.time("nbf")?, now.saturating_add(config.leeway));
@@ -245,8 +245,8 @@ impl JwtVerifier {
                 return Err(VerifyError::NotYetValid);
             }
         }
-        // Issued in the future, it would be later than any cutoff.
-        if claims.iat.is_some_and(|iat| iat > now_and_leeway) {
+        // Issued in the future, it would be later than any cutoff. Whoever revokes it need not wait for its time.
+        if times == Times::Checked && claims.iat.is_some_and(|iat| iat > now_and_leeway) {
             return Err(VerifyError::NotYetValid);
         }
         Ok(Identity::from_verified(&claims.as_claims(&iss, jws.signing_input.as_bytes())))
@@ -328,7 +328,7 @@ impl Trusted {
     }
 
     /// Whether the issuer signed this, as a token of a kind that is accepted.
-    fn authenticate(&self, header: &Members<'_>, jws: &CompactJws<'_>) -> Result<(), VerifyError> {
+    fn authenticate(&self, header: &Members<'_>, jws: &CompactJws<'_>, times: Times) -> Result<(), VerifyError> {
         // No critical extension is understood here (RFC 7515 §4.1.11).
         if header.raw("crit").is_some() {
             return Err(VerifyError::Type);
@@ -338,7 +338,7 @@ impl Trusted {
         let alg = alg.parse().ok().filter(|alg| self.algorithms.contains(alg)).ok_or(VerifyError::Algorithm)?;
         let kid = header.string("kid")?;
         let signature = URL_SAFE_NO_PAD.decode(jws.signature).map_err(|_| VerifyError::Malformed)?;
-        self.check_signature(alg, kid.as_deref(), jws.signing_input, &signature)
+        self.check_signature(alg, kid.as_deref(), jws.signing_input, &signature, times)
     }
 
     fn check_type(&self, typ: Option<&str>) -> Result<(), VerifyError> {
@@ -367,6 +367,7 @@ impl Trusted {
         kid: Option<&str>,
         signing_input: &str,
         signature: &Vec<u8>,
+        times: Times,
     ) -> Result<(), VerifyError> {
         let mut tries = MAX_TRIES;
         for source in &self.sources {
@@ -382,7 +383,11 @@ impl Trusted {
         }
         let known = kid.is_some_and(|kid| self.sources.iter().any(|source| source.keys.load().has(kid)));
         // Else the key may be one that was published since: every source is asked.
-        let coming = !known && self.sources.iter().filter(|source| source.may_get_more()).count() > 0;
+        let asked = !known && self.sources.iter().filter(|source| source.may_get_more()).count() > 0;
+        // To a revocation, "not ours" would be a success without effect: it is told to come again until the next
+        // fetch has shown that the key is really unknown.
+        let coming =
+            asked || (!known && times == Times::Ignored && self.sources.iter().any(Source::was_fetched_just_now));
         Err(if coming { VerifyError::KeyNotAvailable } else { VerifyError::Signature })
     }
 
@@ -441,6 +446,15 @@ impl Source {
         let refresher = refresh::Refresher::start(&runtime, url, keys.clone(), epoch.clone(), before)
             .map_err(|source| JwtConfigError::Fetch { iss: iss.to_owned(), source })?;
         Ok(Self { keys, renewal: Renewal::Url(refresher) })
+    }
+
+    /// Whether the keys are those of a URL that may not be asked again yet.
+    fn was_fetched_just_now(&self) -> bool {
+        match &self.renewal {
+            Renewal::Never | Renewal::File(_) => false,
+            #[cfg(feature = "jwks-http")]
+            Renewal::Url(refresher) => refresher.fetched_just_now(),
+        }
     }
 
     /// Whether other keys may be had than those that are here: they are being fetched then.

@@ -266,12 +266,17 @@ impl Refresher {
 
     /// A key is wanted that is not there. Whether it may yet come: the task fetches then. Not, if it just did.
     pub(super) fn want(&self) -> bool {
-        let fetched = self.shared.status.borrow().fetched;
-        if fetched.is_some_and(|fetched| fetched.elapsed() < self.shared.min_interval) {
+        if self.fetched_just_now() {
             return false;
         }
         self.shared.wanted.notify_one();
         true
+    }
+
+    /// Whether the limit on fetches stands in the way of another one now.
+    pub(super) fn fetched_just_now(&self) -> bool {
+        let fetched = self.shared.status.borrow().fetched;
+        fetched.is_some_and(|fetched| fetched.elapsed() < self.shared.min_interval)
     }
 
     pub(super) async fn ready(&self, deadline: Instant) -> Result<(), FetchError> {
