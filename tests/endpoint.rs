@@ -37,11 +37,12 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_revocation::{
     RevocationLayer, Revocations,
     backend::{
-        Backend, BackendError, BackendErrorKind, Durability, Event, FleetSettings, Memory, NodeStatus, Position,
+        Backend, BackendError, BackendErrorKind, Claim, Durability, Event, FleetSettings, Memory, NodeStatus, OneTime,
+        Position,
     },
     denylist::{Staleness, Verdict},
     endpoint::{
-        Client, ClientAuthenticator, ClientError, Clients, EndpointError, EndpointLayer, Endpoints, Presented,
+        Call, Client, ClientAuthenticator, ClientError, Clients, EndpointError, EndpointLayer, Endpoints, Presented,
         RegisteredClient, SecretMethod, TokenEndpoint, Unowned,
     },
     revocation::{Change, ScopeKey},
@@ -452,7 +453,7 @@ async fn refused_clients_are_refused_alike() {
         (vec![basic("app", "x")], alone.clone()),
         (vec!["authorization: Basic !".into()], alone.clone()),
         (vec!["authorization: Basic".into()], alone.clone()),
-        (vec!["authorization: Bearer x".into()], alone.clone()),
+        (vec!["authorization: Digest x".into()], alone.clone()),
         (vec![], posts("web", "web's secret")),
         (vec![], posts("post", "wrong")),
         (vec![], posts("nobody", "x")),
@@ -517,7 +518,7 @@ async fn one_client_authentication_only() {
 struct Unreachable;
 
 impl ClientAuthenticator for Unreachable {
-    fn authenticate<'a>(&'a self, _: &'a Presented) -> BoxFuture<'a, Result<Client, ClientError>> {
+    fn authenticate<'a>(&'a self, _: &'a Presented, _: Call<'a>) -> BoxFuture<'a, Result<Client, ClientError>> {
         future::ready(Err(ClientError::Unavailable)).boxed()
     }
 }
@@ -758,6 +759,10 @@ impl Backend for Flaky {
 
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>> {
         self.memory.heartbeat(node)
+    }
+
+    fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
+        self.memory.claim_once(claim)
     }
 
     fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>> {

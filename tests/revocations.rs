@@ -20,7 +20,8 @@ use futures_util::{
 use tower_revocation::{
     Revocations,
     backend::{
-        Backend, BackendError, BackendErrorKind, Durability, Event, FleetSettings, Memory, NodeStatus, Position,
+        Backend, BackendError, BackendErrorKind, Claim, Durability, Event, FleetSettings, Memory, NodeStatus, OneTime,
+        Position,
     },
     denylist::{Reason, Staleness, Verdict, Why},
     revocation::{Change, Cutoff, Revocation, Scope, ScopeKey, ScopeKind},
@@ -106,6 +107,10 @@ impl Backend for Faulty {
 
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>> {
         self.inner.heartbeat(node)
+    }
+
+    fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
+        self.inner.claim_once(claim)
     }
 
     fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>> {

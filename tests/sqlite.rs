@@ -21,7 +21,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection, sqlite::
 use tempfile::TempDir;
 use tower_revocation::{
     Revocations,
-    backend::{Backend, BackendError, BackendErrorKind, Event, Position, Sqlite},
+    backend::{Backend, BackendError, BackendErrorKind, Claim, Event, OneTime, Position, Sqlite},
     denylist::{Staleness, Verdict},
     revocation::{Change, Lifetimes, Record, Revocation, RevocationId, Scope, ScopeHasher},
     sync::{RevokeError, Revoked, StartError, SyncConfig},
@@ -99,7 +99,25 @@ async fn refuses_the_file_of_a_newer_version() {
     let (_directory, path) = place();
     drop(Sqlite::open(&path).await.unwrap());
     raw(&path, "PRAGMA user_version = 99").await;
-    refused(&path, BackendErrorKind::Settings, "its schema is 99, this program knows up to 1").await;
+    refused(&path, BackendErrorKind::Settings, "its schema is 99, this program knows up to 2").await;
+}
+
+/// What an earlier version wrote is kept, and can do what this version does.
+#[tokio::test]
+async fn brings_the_file_of_an_earlier_version_up_to_date() {
+    let (_directory, path) = place();
+    raw(&path, include_str!("../src/backend/sqlite/1.sql")).await;
+    raw(&path, "INSERT INTO nodes VALUES ('kept', 'node', '{}', 0)").await;
+    let message = OneTime::new("test", ISSUER, "message", u64::MAX);
+    for expected in [Claim::First, Claim::Repeated] {
+        let store = Sqlite::open(&path).await.unwrap();
+        assert_eq!(store.claim_once(&message).await.unwrap(), expected);
+    }
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM nodes WHERE namespace = 'kept'")
+        .fetch_one(&mut raw_connection(&path).await)
+        .await
+        .unwrap();
+    assert_eq!(kept, 1);
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ use futures_util::{
 };
 use tokio::sync::mpsc;
 
-use super::{Backend, BackendError, Durability, Event, FleetSettings, NodeStatus, Position};
+use super::{Backend, BackendError, Claim, Durability, Event, FleetSettings, NodeStatus, OneTime, Position};
 use crate::{
     revocation::{
         Change, Cutoff, Detail, Lifetimes, Lift, Record, RevocationId, Scope, ScopeHasher, ScopeKey, ScopeState,
@@ -108,6 +108,9 @@ macro_rules! conformance_tests {
             lists_nodes_until_their_lease_ends
             starts_over_from_a_foreign_position
             survives_a_crash
+            lets_one_claim_a_message
+            forgets_claims_when_they_are_over
+            remembers_claims_over_a_crash
             reports_what_is_unreadable
             delivers_concurrent_changes_in_order
         }
@@ -560,6 +563,63 @@ pub async fn survives_a_crash<H: Harness>(harness: &H) {
     let mut resumed = Follower::new(&store, Some(from));
     resumed.catch_up().await;
     assert!(after.iter().all(|change| resumed.seen.contains(change)), "resuming after a crash leaves no gap");
+}
+
+/// Of all who claim a message, one is the first; other namespaces, makers and ids are other messages.
+pub async fn lets_one_claim_a_message<H: Harness>(harness: &H) {
+    const RACING: usize = 16;
+    let (a, b) = (harness.open().await, harness.open().await);
+    for round in 0..8 {
+        let id = format!("message {round}");
+        let message = OneTime::new("conformance", ISSUER, &id, u64::MAX);
+        let racing = (0..RACING).map(|n| if n % 2 == 0 { a.claim_once(&message) } else { b.claim_once(&message) });
+        let claims =
+            done("claim_once", join_all(racing).map(|all| all.into_iter().collect::<Result<Vec<_>, _>>())).await;
+        let first = claims.iter().filter(|claim| **claim == Claim::First).count();
+        assert_eq!(first, 1, "of {RACING} racing claims of one message, one is the first");
+        assert_eq!(done("claim_once", b.claim_once(&message)).await, Claim::Repeated, "and none that comes later");
+    }
+    // What only looks the same when it is joined.
+    let shifted = format!("e{ISSUER}");
+    let others = [
+        OneTime::new("elsewhere", ISSUER, "message 0", u64::MAX),
+        OneTime::new("conformance", "https://other.example/", "message 0", u64::MAX),
+        OneTime::new("conformance", ISSUER, "message 8", u64::MAX),
+        OneTime::new("conformanc", &shifted, "message 0", u64::MAX),
+    ];
+    for other in others {
+        assert_eq!(done("claim_once", a.claim_once(&other)).await, Claim::First, "{other:?} is another message");
+    }
+}
+
+/// A purge forgets claims that are over, and no others.
+pub async fn forgets_claims_when_they_are_over<H: Harness>(harness: &H) {
+    let (a, b) = (harness.open().await, harness.open().await);
+    let messages = [("over", 999), ("not over", 1000), ("never over", u64::MAX)];
+    let messages = messages.map(|(id, until)| OneTime::new("conformance", ISSUER, id, until));
+    for message in &messages {
+        assert_eq!(done("claim_once", a.claim_once(message)).await, Claim::First);
+    }
+    assert_eq!(done("purge", b.purge(1000)).await, 0, "a purge counts changes, not claims");
+    let expected = [Claim::First, Claim::Repeated, Claim::Repeated];
+    for (message, expected) in messages.iter().zip(expected) {
+        assert_eq!(done("claim_once", b.claim_once(message)).await, expected, "{message:?} after a purge of 1000");
+    }
+}
+
+/// A claim that was acknowledged is remembered after the hardest crash that the store's [`Durability`] covers.
+pub async fn remembers_claims_over_a_crash<H: Harness>(harness: &H) {
+    let message = OneTime::new("conformance", ISSUER, "message", u64::MAX);
+    {
+        let store = harness.open().await;
+        if store.durability() == Durability::None {
+            return;
+        }
+        assert_eq!(done("claim_once", store.claim_once(&message)).await, Claim::First);
+    }
+    harness.restart().await;
+    let store = harness.open().await;
+    assert_eq!(done("claim_once", store.claim_once(&message)).await, Claim::Repeated, "claims survive a crash");
 }
 
 /// A record that cannot be read is reported, by name, and never skipped in silence; all others are delivered.

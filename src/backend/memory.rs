@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -11,7 +11,7 @@ use futures_util::{
 };
 use tokio::sync::watch;
 
-use super::{Backend, BackendError, Durability, Event, FleetSettings, NodeStatus, Position};
+use super::{Backend, BackendError, Claim, Durability, Event, FleetSettings, NodeStatus, OneTime, Position};
 use crate::{
     revocation::{Change, ScopeKey},
     time::Clock,
@@ -39,6 +39,8 @@ struct State {
     /// Changes and their offsets, in order.
     log: Vec<(u128, Change)>,
     nodes: HashMap<String, (NodeStatus, Instant)>,
+    /// Digests of claimed messages, and until when they count.
+    claims: HashMap<[u8; 32], u64>,
 }
 
 /// How many changes one event carries.
@@ -148,8 +150,20 @@ impl Backend for Memory {
         future::ready(Ok(state.nodes.values().map(|(node, _)| node.clone()).collect())).boxed()
     }
 
+    fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
+        let outcome = match self.state().claims.entry(claim.digest()) {
+            Entry::Occupied(_) => Claim::Repeated,
+            Entry::Vacant(place) => {
+                place.insert(claim.until);
+                Claim::First
+            }
+        };
+        future::ready(Ok(outcome)).boxed()
+    }
+
     fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>> {
         let mut state = self.state();
+        state.claims.retain(|_, until| *until >= before);
         let held = state.log.len();
         state.log.retain(|(_, change)| change.retain_until() >= before);
         future::ready(Ok((held - state.log.len()) as u64)).boxed()

@@ -2,12 +2,16 @@
 
 pub mod conformance;
 mod memory;
+mod one_time;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use self::memory::Memory;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::Sqlite;
+pub use self::{
+    memory::Memory,
+    one_time::{Claim, OneTime},
+};
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
@@ -45,7 +49,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Announces what this node has applied, and returns what the nodes with a live lease have.
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>>;
 
-    /// Deletes changes whose `retain_until` lies before `before` (Unix seconds). Returns how many.
+    /// Claims a message that counts once, for the whole fleet: of all claims of the same message, however they race,
+    /// one is [`Claim::First`]. It must hold, as durably as a change, until a purge later than [`OneTime::until`].
+    ///
+    /// Store [`OneTime::digest`], not the message's id.
+    fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>>;
+
+    /// Deletes changes whose `retain_until` lies before `before` (Unix seconds), and says how many; and claims whose
+    /// [`OneTime::until`] does.
     fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>>;
 
     /// Which crash an acknowledged write survives.
@@ -75,6 +86,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>> {
         (**self).heartbeat(node)
+    }
+
+    fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
+        (**self).claim_once(claim)
     }
 
     fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>> {

@@ -16,7 +16,9 @@ use sqlx::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::{Backend, BackendError, BackendErrorKind, Durability, Event, FleetSettings, NodeStatus, Position};
+use super::{
+    Backend, BackendError, BackendErrorKind, Claim, Durability, Event, FleetSettings, NodeStatus, OneTime, Position,
+};
 use crate::{
     revocation::{Change, ScopeKey},
     time::{Clock, SystemClock},
@@ -64,7 +66,7 @@ struct File {
 /// `PRAGMA application_id` of our files: "trev".
 const APPLICATION_ID: i64 = 0x7472_6576;
 /// What leads from each version of the schema to the next.
-const MIGRATIONS: [&str; 1] = [include_str!("sqlite/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("sqlite/1.sql"), include_str!("sqlite/2.sql")];
 
 /// How long to wait for the locks of other processes.
 const BUSY: Duration = Duration::from_secs(5);
@@ -302,8 +304,30 @@ impl Backend for Sqlite {
         .boxed()
     }
 
+    fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
+        async move {
+            let inserted = sqlx::query("INSERT INTO claims VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+                .bind(&*self.namespace)
+                .bind(&claim.digest()[..])
+                .bind(clamped(claim.until))
+                .execute(&self.file.writer)
+                .await
+                .map_err(|error| self.file.failed("claiming a message in", error))?
+                .rows_affected();
+            self.file.still_there()?;
+            Ok(if inserted == 1 { Claim::First } else { Claim::Repeated })
+        }
+        .boxed()
+    }
+
     fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>> {
         async move {
+            sqlx::query("DELETE FROM claims WHERE namespace = ? AND until < ?")
+                .bind(&*self.namespace)
+                .bind(clamped(before))
+                .execute(&self.file.others)
+                .await
+                .map_err(|error| self.file.failed("purging expired claims from", error))?;
             let mut purged = 0;
             loop {
                 let part = sqlx::query(

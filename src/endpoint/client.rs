@@ -1,8 +1,11 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
+#[cfg(feature = "mtls")]
+use super::CertificateHeader;
 use super::Presented;
+use crate::Revocations;
 
 /// Tells which client sends a request.
 ///
@@ -10,21 +13,64 @@ use super::Presented;
 /// work for a client that does not exist as for a wrong secret, and to compare in constant time.
 pub trait ClientAuthenticator: Send + Sync + 'static {
     /// The client behind what was presented.
-    fn authenticate<'a>(&'a self, presented: &'a Presented) -> BoxFuture<'a, Result<Client, ClientError>>;
+    fn authenticate<'a>(
+        &'a self,
+        presented: &'a Presented,
+        call: Call<'a>,
+    ) -> BoxFuture<'a, Result<Client, ClientError>>;
 
     /// Whether any client may use `client_secret_basic`, so that a refusal may ask for it.
     fn accepts_basic(&self) -> bool {
         true
     }
+
+    /// The header in which proxies tell a client's certificate, where there are such proxies.
+    #[cfg(feature = "mtls")]
+    fn certificate_header(&self) -> Option<&CertificateHeader> {
+        None
+    }
+}
+
+/// What surrounds an authentication.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Call<'a> {
+    /// The handle of the endpoint: its clock, its denylist, and its backend for what counts once.
+    pub revocations: &'a Revocations,
+    /// From where the caller connects, where that is known ([`PeerAddress`](super::PeerAddress)) and its own.
+    pub peer: Option<IpAddr>,
+}
+
+impl<'a> Call<'a> {
+    /// A call from an unknown address.
+    pub const fn new(revocations: &'a Revocations) -> Self {
+        Self { revocations, peer: None }
+    }
+
+    /// From this address.
+    #[must_use]
+    pub const fn from(mut self, peer: IpAddr) -> Self {
+        self.peer = Some(peer);
+        self
+    }
 }
 
 impl<A: ClientAuthenticator + ?Sized> ClientAuthenticator for Arc<A> {
-    fn authenticate<'a>(&'a self, presented: &'a Presented) -> BoxFuture<'a, Result<Client, ClientError>> {
-        (**self).authenticate(presented)
+    fn authenticate<'a>(
+        &'a self,
+        presented: &'a Presented,
+        call: Call<'a>,
+    ) -> BoxFuture<'a, Result<Client, ClientError>> {
+        (**self).authenticate(presented, call)
     }
 
     fn accepts_basic(&self) -> bool {
         (**self).accepts_basic()
+    }
+
+    #[cfg(feature = "mtls")]
+    fn certificate_header(&self) -> Option<&CertificateHeader> {
+        (**self).certificate_header()
     }
 }
 
@@ -36,6 +82,11 @@ pub enum ClientError {
     Refused,
     /// It cannot be looked up now.
     Unavailable,
+    /// Too many failed of late; nothing was looked at.
+    TooManyFailures {
+        /// When another try is worth it.
+        retry_after: Duration,
+    },
 }
 
 impl fmt::Display for ClientError {
@@ -43,11 +94,47 @@ impl fmt::Display for ClientError {
         f.write_str(match self {
             Self::Refused => "client authentication failed",
             Self::Unavailable => "the client cannot be looked up now",
+            Self::TooManyFailures { .. } => "too many authentications failed of late",
         })
     }
 }
 
 impl std::error::Error for ClientError {}
+
+/// How a client authenticated itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AuthMethod {
+    /// Its secret, in the `Authorization` header (RFC 6749 §2.3.1).
+    SecretBasic,
+    /// Its secret, in the form (RFC 6749 §2.3.1).
+    SecretPost,
+    /// An assertion signed with its key (RFC 7523 §2.2).
+    PrivateKeyJwt,
+    /// A certificate of a certification authority (RFC 8705 §2.1).
+    TlsClientAuth,
+    /// A registered certificate (RFC 8705 §2.2).
+    SelfSignedTlsClientAuth,
+    /// An access token issued to it (RFC 6750). The scopes are the token's.
+    Bearer,
+    /// Not at all: a public client (RFC 7591 §2).
+    None,
+}
+
+impl AuthMethod {
+    /// Its registered name (RFC 7591 §2, RFC 8705 §2); an access token has none.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SecretBasic => "client_secret_basic",
+            Self::SecretPost => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
+            Self::TlsClientAuth => "tls_client_auth",
+            Self::SelfSignedTlsClientAuth => "self_signed_tls_client_auth",
+            Self::Bearer => "bearer",
+            Self::None => "none",
+        }
+    }
+}
 
 /// A client that was authenticated, and what it may do.
 ///
@@ -60,12 +147,13 @@ pub struct Client {
     /// `None`: any.
     issuers: Option<Vec<String>>,
     scopes: Vec<String>,
+    method: Option<AuthMethod>,
 }
 
 impl Client {
     /// A client that proved who it is (RFC 6749 §2.1).
     pub fn confidential(id: impl Into<String>) -> Self {
-        Self { id: id.into(), confidential: true, issuers: Some(Vec::new()), scopes: Vec::new() }
+        Self { id: id.into(), confidential: true, issuers: Some(Vec::new()), scopes: Vec::new(), method: None }
     }
 
     /// A client that only says who it is: it cannot keep a secret (RFC 6749 §2.1).
@@ -92,6 +180,17 @@ impl Client {
         self
     }
 
+    /// It authenticated itself in this way.
+    pub const fn authenticated_by(mut self, method: AuthMethod) -> Self {
+        self.method = Some(method);
+        self
+    }
+
+    /// How it authenticated itself, where its [`ClientAuthenticator`] says so.
+    pub const fn method(&self) -> Option<AuthMethod> {
+        self.method
+    }
+
     /// Its `client_id`.
     pub fn id(&self) -> &str {
         &self.id
@@ -107,7 +206,7 @@ impl Client {
         self.issuers.as_ref().is_none_or(|issuers| issuers.iter().any(|known| known == iss))
     }
 
-    /// Whether it was granted this scope.
+    /// Whether it was granted this scope: by its registration, or, where an access token authenticates it, by that token.
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scopes.iter().any(|known| known == scope)
     }

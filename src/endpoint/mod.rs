@@ -26,12 +26,18 @@
 //! ```
 
 mod answer;
+#[cfg(feature = "jwt")]
+mod assertion;
+mod bearer;
 mod body;
 mod caller;
+#[cfg(feature = "mtls")]
+mod certificate;
 mod client;
 mod form;
 mod future;
 mod layer;
+mod limit;
 mod plan;
 mod presented;
 mod refusal;
@@ -46,10 +52,13 @@ use http::Request;
 use http_body::Body;
 
 pub(crate) use self::answer::Answer;
+#[cfg(feature = "mtls")]
+pub use self::certificate::{CertificateHeader, CertificateName, ClientCertificate};
 pub use self::{
-    client::{Client, ClientAuthenticator, ClientError},
+    client::{AuthMethod, Call, Client, ClientAuthenticator, ClientError},
     future::EndpointFuture,
     layer::EndpointLayer,
+    limit::{FailureLimit, PeerAddress},
     presented::{Presented, Secret},
     registry::{Clients, ClientsError, RegisteredClient, SecretMethod},
     service::EndpointService,

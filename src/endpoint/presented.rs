@@ -4,6 +4,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::header::{self, HeaderMap};
 use zeroize::Zeroizing;
 
+#[cfg(feature = "mtls")]
+use super::ClientCertificate;
 use super::{
     form::{Form, decode},
     refusal::Refusal,
@@ -54,13 +56,50 @@ pub enum Presented {
         /// The client's id.
         id: String,
     },
+    /// `private_key_jwt` (RFC 7523 §2.2).
+    Assertion {
+        /// The client's id, where the form says it: it need not.
+        id: Option<String>,
+        /// The assertion.
+        assertion: Secret,
+    },
+    /// The client's id alone, over a connection with a client certificate (RFC 8705 §2). Means nothing for a client
+    /// that is not registered for certificates: then it is as `None`.
+    #[cfg(feature = "mtls")]
+    Certificate {
+        /// The client's id.
+        id: String,
+        /// The certificate.
+        certificate: Box<ClientCertificate>,
+    },
+    /// An access token in the `Authorization` header (RFC 6750 §2.1).
+    Bearer {
+        /// The token.
+        token: Secret,
+    },
 }
 
+/// The one type of assertion that is understood (RFC 7523 §2.2).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
 impl Presented {
-    /// Who the client says it is.
-    pub fn id(&self) -> &str {
+    /// Who the client says it is, where it says so in plain words.
+    pub fn id(&self) -> Option<&str> {
         match self {
-            Self::Basic { id, .. } | Self::Post { id, .. } | Self::None { id } => id,
+            Self::Basic { id, .. } | Self::Post { id, .. } | Self::None { id } => Some(id),
+            Self::Assertion { id, .. } => id.as_deref(),
+            #[cfg(feature = "mtls")]
+            Self::Certificate { id, .. } => Some(id),
+            Self::Bearer { .. } => None,
+        }
+    }
+
+    /// With the certificate of the connection, where nothing else authenticates the client.
+    #[cfg(feature = "mtls")]
+    pub(super) fn with_certificate(self, certificate: Option<ClientCertificate>) -> Self {
+        match (self, certificate) {
+            (Self::None { id }, Some(certificate)) => Self::Certificate { id, certificate: Box::new(certificate) },
+            (other, _) => other,
         }
     }
 
@@ -70,44 +109,63 @@ impl Presented {
         let authorization = authorizations.next();
         let id = form.get("client_id");
         let secret = form.get("client_secret");
-        let assertion = form.get("client_assertion");
-        let mechanisms =
-            [authorization.is_some(), authorizations.next().is_some(), secret.is_some(), assertion.is_some()];
+        let assertion = (form.get("client_assertion"), form.get("client_assertion_type"));
+        let asserts = assertion != (None, None);
+        let mechanisms = [authorization.is_some(), authorizations.next().is_some(), secret.is_some(), asserts];
         if mechanisms.into_iter().filter(|used| *used).count() > 1 {
             return Err(Refusal::SeveralClients);
         }
         if let Some(authorization) = authorization {
-            let basic = Self::basic(authorization.as_bytes())?;
-            return if id.is_none_or(|id| id == basic.id()) { Ok(basic) } else { Err(Refusal::SeveralClients) };
+            let header = Self::header(authorization.as_bytes())?;
+            let same = id.is_none() || header.id().is_none() || id == header.id();
+            return if same { Ok(header) } else { Err(Refusal::SeveralClients) };
         }
-        match (id, secret) {
-            (Some(id), Some(secret)) => Ok(Self::Post { id: id.to_owned(), secret: Secret::new(secret) }),
-            (Some(id), None) if assertion.is_none() => Ok(Self::None { id: id.to_owned() }),
+        match (id, secret, assertion) {
+            (Some(id), Some(secret), _) => Ok(Self::Post { id: id.to_owned(), secret: Secret::new(secret) }),
+            (id, _, (Some(assertion), Some(JWT_BEARER))) => {
+                Ok(Self::Assertion { id: id.map(ToOwned::to_owned), assertion: Secret::new(assertion) })
+            }
+            (Some(id), None, (None, None)) => Ok(Self::None { id: id.to_owned() }),
             _ => Err(Refusal::Client { challenge }),
         }
     }
 
-    /// `Basic base64(id ":" secret)`, both form-encoded (RFC 6749 §2.3.1, RFC 7617 §2).
-    fn basic(authorization: &[u8]) -> Result<Self, Refusal> {
-        // Base64 knows no comma: a proxy joined two values (RFC 9110 §5.3).
+    fn header(authorization: &[u8]) -> Result<Self, Refusal> {
+        // Neither Basic nor Bearer knows a comma: a proxy joined two values (RFC 9110 §5.3).
         if authorization.contains(&b',') {
             return Err(Refusal::SeveralClients);
         }
-        Self::parse_basic(authorization).ok_or(Refusal::Client { challenge: true })
+        let (scheme, credentials) = split_scheme(authorization);
+        match scheme.to_ascii_lowercase().as_slice() {
+            b"basic" => Self::basic(credentials).ok_or(Refusal::Client { challenge: true }),
+            b"bearer" => Self::bearer(credentials).ok_or(Refusal::AccessToken),
+            _ => Err(Refusal::Client { challenge: true }),
+        }
     }
 
-    fn parse_basic(authorization: &[u8]) -> Option<Self> {
-        let authorization = authorization.trim_ascii();
-        let end = authorization.iter().position(|byte| matches!(byte, b' ' | b'\t'))?;
-        let (scheme, credentials) = authorization.split_at(end);
-        if !scheme.eq_ignore_ascii_case(b"basic") {
-            return None;
-        }
-        let pair = Zeroizing::new(STANDARD.decode(credentials.trim_ascii()).ok()?);
+    /// A `b64token` (RFC 6750 §2.1).
+    fn bearer(credentials: &[u8]) -> Option<Self> {
+        let token = std::str::from_utf8(credentials).ok()?;
+        let body = token.trim_end_matches('=');
+        let plain = body.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte));
+        (plain && !body.is_empty()).then(|| Self::Bearer { token: Secret::new(token) })
+    }
+
+    /// `base64(id ":" secret)`, both form-encoded (RFC 6749 §2.3.1, RFC 7617 §2).
+    fn basic(credentials: &[u8]) -> Option<Self> {
+        let pair = Zeroizing::new(STANDARD.decode(credentials).ok()?);
         let colon = pair.iter().position(|byte| *byte == b':')?;
         let (id, secret) = (decode(&pair[..colon])?, decode(&pair[colon + 1..])?);
         (!id.is_empty()).then(|| Self::Basic { id: id.as_str().to_owned(), secret: Secret(secret) })
     }
+}
+
+/// The scheme of an `Authorization` header, and what follows it.
+fn split_scheme(authorization: &[u8]) -> (&[u8], &[u8]) {
+    let authorization = authorization.trim_ascii();
+    let end = authorization.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(authorization.len());
+    let (scheme, credentials) = authorization.split_at(end);
+    (scheme, credentials.trim_ascii())
 }
 
 #[cfg(test)]
@@ -116,7 +174,7 @@ mod tests {
     use super::*;
 
     fn basic(authorization: &str) -> Option<(String, String)> {
-        match Presented::parse_basic(authorization.as_bytes())? {
+        match Presented::header(authorization.as_bytes()).ok()? {
             Presented::Basic { id, secret } => Some((id, secret.expose().to_owned())),
             _ => None,
         }
@@ -150,7 +208,7 @@ mod tests {
 
     #[test]
     fn l9_secrets_are_not_printed() {
-        let presented = Presented::parse_basic(format!("Basic {}", STANDARD.encode("id:hush")).as_bytes()).unwrap();
+        let presented = Presented::header(format!("Basic {}", STANDARD.encode("id:hush")).as_bytes()).unwrap();
         assert!(!format!("{presented:?}").contains("hush"));
         let form = Form::parse(b"client_secret=hush").unwrap();
         assert!(!format!("{form:?}").contains("hush"));

@@ -48,10 +48,26 @@ pub(super) enum Refusal {
     ClientsUnavailable,
     /// The revocation was not recorded: nothing is pretended.
     NotRecorded,
+    /// The certificate that a proxy tells of can be read in no way, or in two.
+    #[cfg_attr(not(feature = "mtls"), expect(dead_code, reason = "certificates are not looked at"))]
+    Certificate,
+    /// The access token that is to authenticate the caller is not good (RFC 6750 §3.1).
+    AccessToken,
+    /// The access token is good but does not allow this (RFC 6750 §3.1).
+    Scope,
+    /// Too many authentications failed of late.
+    TooManyFailures {
+        /// In seconds.
+        retry_after: u32,
+    },
 }
 
 /// Seconds after which a 503 is worth another try.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer realm=\"revocation\", error=\"invalid_token\"");
+const INSUFFICIENT_SCOPE: HeaderValue =
+    HeaderValue::from_static("Bearer realm=\"revocation\", error=\"insufficient_scope\"");
 
 impl Refusal {
     pub(super) fn answer(self) -> Answer {
@@ -61,6 +77,9 @@ impl Refusal {
             Self::Client { challenge: true } => {
                 answer.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"revocation\""))
             }
+            Self::AccessToken => answer.with(header::WWW_AUTHENTICATE, INVALID_TOKEN),
+            Self::Scope => answer.with(header::WWW_AUTHENTICATE, INSUFFICIENT_SCOPE),
+            Self::TooManyFailures { retry_after } => answer.with(header::RETRY_AFTER, retry_after.into()),
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => answer.with(header::RETRY_AFTER, RETRY_AFTER),
             _ => answer,
         }
@@ -72,7 +91,9 @@ impl Refusal {
             Self::MediaType | Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Client { .. } => StatusCode::UNAUTHORIZED,
+            Self::Client { .. } | Self::AccessToken => StatusCode::UNAUTHORIZED,
+            Self::Scope => StatusCode::FORBIDDEN,
+            Self::TooManyFailures { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::KeyNotAvailable | Self::ClientsUnavailable | Self::NotRecorded => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -83,7 +104,11 @@ impl Refusal {
         match self {
             Self::Client { .. } => "invalid_client",
             Self::Nameless => "unsupported_token_type",
-            Self::KeyNotAvailable | Self::ClientsUnavailable | Self::NotRecorded => "temporarily_unavailable",
+            Self::KeyNotAvailable | Self::ClientsUnavailable | Self::NotRecorded | Self::TooManyFailures { .. } => {
+                "temporarily_unavailable"
+            }
+            Self::AccessToken => "invalid_token",
+            Self::Scope => "insufficient_scope",
             _ => "invalid_request",
         }
     }
@@ -108,6 +133,10 @@ impl Refusal {
             Self::Foreign | Self::Unowned => "The token was not issued to this client",
             Self::Nameless => "Tokens of this type cannot be revoked",
             Self::KeyNotAvailable | Self::ClientsUnavailable | Self::NotRecorded => "Nothing was revoked; try again",
+            Self::Certificate => "The client certificate header is malformed",
+            Self::AccessToken => "The access token is invalid",
+            Self::Scope => "The access token lacks the scope for this",
+            Self::TooManyFailures { .. } => "Too many authentications failed; try again later",
         }
     }
 
@@ -135,6 +164,10 @@ impl Refusal {
             Self::KeyNotAvailable => "key_not_available",
             Self::ClientsUnavailable => "clients_unavailable",
             Self::NotRecorded => "not_recorded",
+            Self::Certificate => "malformed_certificate",
+            Self::AccessToken => "invalid_token",
+            Self::Scope => "insufficient_scope",
+            Self::TooManyFailures { .. } => "too_many_failures",
         }
     }
 }

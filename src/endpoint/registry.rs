@@ -1,10 +1,20 @@
-use std::{collections::HashMap, fmt};
+use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
-use futures_util::future::{self, BoxFuture, FutureExt};
+use futures_util::future::{BoxFuture, FutureExt};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Client, ClientAuthenticator, ClientError, Presented};
+#[cfg(feature = "jwt")]
+use super::assertion;
+use super::{
+    AuthMethod, Call, Client, ClientAuthenticator, ClientError, FailureLimit, Presented, Secret, bearer,
+    limit::{Failures, Who},
+};
+#[cfg(feature = "mtls")]
+use super::{CertificateHeader, CertificateName, ClientCertificate};
+use crate::token::Verifier;
+#[cfg(feature = "jwt")]
+use crate::token::{Algorithm, JwtConfigError, JwtVerifier, Keys};
 
 /// Clients that are known by heart.
 ///
@@ -25,6 +35,12 @@ pub struct Clients {
     clients: HashMap<String, RegisteredClient>,
     /// Compared where there is nothing to compare with.
     decoy: [u8; 32],
+    /// Whom assertions must be for.
+    audience: Vec<String>,
+    access_tokens: Option<Arc<dyn Verifier>>,
+    #[cfg(feature = "mtls")]
+    certificate_header: Option<CertificateHeader>,
+    failures: Failures,
 }
 
 /// A client and how it authenticates.
@@ -39,6 +55,14 @@ pub struct RegisteredClient {
 enum Credential {
     /// The SHA-256 of its secret.
     Secret { sha256: [u8; 32], method: SecretMethod },
+    #[cfg(feature = "jwt")]
+    Keys(Arc<JwtVerifier>),
+    /// The name in a certificate that a certification authority vouches for.
+    #[cfg(feature = "mtls")]
+    CertificateName(CertificateName),
+    /// The SHA-256 of each certificate.
+    #[cfg(feature = "mtls")]
+    Certificates(Vec<[u8; 32]>),
     /// A public client has none.
     None,
 }
@@ -62,6 +86,42 @@ impl RegisteredClient {
     /// A client with a secret of which only the SHA-256 is at hand.
     pub fn confidential_sha256(id: impl Into<String>, sha256: [u8; 32], method: SecretMethod) -> Self {
         Self { client: Client::confidential(id), credential: Credential::Secret { sha256, method } }
+    }
+
+    /// A client that signs assertions with its own key (`private_key_jwt`, RFC 7523 §2.2). [`Clients::audience`] says
+    /// whom they must be for.
+    ///
+    /// An assertion has the client's id as `iss` and `sub`, names nobody else in `aud`, expires within five minutes
+    /// (and a minute for clocks that differ), and has a `jti`: it counts once, in the whole fleet.
+    ///
+    /// # Errors
+    ///
+    /// Where a key cannot be used, or an algorithm works with shared secrets (`client_secret_jwt` is not supported).
+    #[cfg(feature = "jwt")]
+    pub fn private_key_jwt(
+        id: impl Into<String>,
+        keys: Keys,
+        algorithms: impl IntoIterator<Item = Algorithm>,
+    ) -> Result<Self, ClientsError> {
+        let id = id.into();
+        let verifier = assertion::verifier(&id, keys, algorithms)?;
+        Ok(Self { client: Client::confidential(id), credential: Credential::Keys(verifier) })
+    }
+
+    /// A client whose certificate carries this name and comes from a certification authority (`tls_client_auth`,
+    /// RFC 8705 §2.1). The server says which certificate was shown: [`ClientCertificate`], or a proxy by
+    /// [`Clients::certificate_header`]; it counts only where it was verified.
+    #[cfg(feature = "mtls")]
+    pub fn tls_client_auth(id: impl Into<String>, name: CertificateName) -> Self {
+        Self { client: Client::confidential(id), credential: Credential::CertificateName(name) }
+    }
+
+    /// A client with certificates of its own, by the SHA-256 of their DER form (`self_signed_tls_client_auth`,
+    /// RFC 8705 §2.2). Neither their issuer nor their dates count: what was registered does, until it is removed.
+    #[cfg(feature = "mtls")]
+    pub fn self_signed_tls_client_auth(id: impl Into<String>, sha256: impl IntoIterator<Item = [u8; 32]>) -> Self {
+        let certificates = sha256.into_iter().collect();
+        Self { client: Client::confidential(id), credential: Credential::Certificates(certificates) }
     }
 
     /// A client that cannot keep a secret.
@@ -91,14 +151,53 @@ impl RegisteredClient {
 impl Clients {
     /// No client yet.
     pub fn new() -> Self {
-        Self { clients: HashMap::new(), decoy: crate::random::bytes() }
+        Self {
+            clients: HashMap::new(),
+            decoy: crate::random::bytes(),
+            audience: Vec::new(),
+            access_tokens: None,
+            #[cfg(feature = "mtls")]
+            certificate_header: None,
+            failures: Failures::new(FailureLimit::default()),
+        }
+    }
+
+    /// Clients' assertions must be for one of these, and for nobody else: the issuer's URL, the token endpoint's, or
+    /// this endpoint's (RFC 7523 §3). Needed before a client with keys is added.
+    pub fn audience<A: Into<String>>(mut self, audience: impl IntoIterator<Item = A>) -> Self {
+        self.audience.extend(audience.into_iter().map(Into::into));
+        self
+    }
+
+    /// Access tokens that `verifier` vouches for authenticate the client that they were issued to (RFC 6750), unless
+    /// they are revoked. Such a caller has the token's own scopes and issuer: what the client is registered for does
+    /// not count, since it may not have made the call. It need not be registered.
+    ///
+    /// Give an audience of its own to what may call here, so that tokens for other servers are worth nothing.
+    pub fn access_tokens(mut self, verifier: impl Verifier) -> Self {
+        self.access_tokens = Some(Arc::new(verifier));
+        self
+    }
+
+    /// Takes certificates from proxies that terminate TLS.
+    #[cfg(feature = "mtls")]
+    pub fn certificate_header(mut self, header: CertificateHeader) -> Self {
+        self.certificate_header = Some(header);
+        self
+    }
+
+    /// How many failed authentications are borne. Default: [`FailureLimit::default`].
+    pub fn failure_limit(mut self, limit: FailureLimit) -> Self {
+        self.failures = Failures::new(limit);
+        self
     }
 
     /// Adds a client.
     ///
     /// # Errors
     ///
-    /// Where its id is empty or taken, its secret is empty, or it was given no issuer.
+    /// Where its id is empty or taken, it could not authenticate itself or anyone could as it, or it was given no
+    /// issuer.
     pub fn client(mut self, client: RegisteredClient) -> Result<Self, ClientsError> {
         let id = client.client.id().to_owned();
         if id.is_empty() {
@@ -106,6 +205,14 @@ impl Clients {
         }
         if client.has_empty_secret() {
             return Err(ClientsError::EmptySecret { id });
+        }
+        #[cfg(feature = "jwt")]
+        if matches!(client.credential, Credential::Keys(_)) && self.audience.is_empty() {
+            return Err(ClientsError::NoAudience { id });
+        }
+        #[cfg(feature = "mtls")]
+        if client.has_unusable_certificate() {
+            return Err(ClientsError::Certificate { id });
         }
         if client.client.is_limited_to_nothing() {
             return Err(ClientsError::NoIssuer { id });
@@ -117,27 +224,105 @@ impl Clients {
         Ok(self)
     }
 
-    fn judge(&self, presented: &Presented) -> Result<Client, ClientError> {
-        let known = self.clients.get(presented.id());
-        let (secret, used) = match presented {
-            Presented::Basic { secret, .. } => (secret, SecretMethod::Basic),
-            Presented::Post { secret, .. } => (secret, SecretMethod::Post),
-            Presented::None { .. } => {
-                let public = known.filter(|known| matches!(known.credential, Credential::None));
-                return public.map(|known| known.client.clone()).ok_or(ClientError::Refused);
+    async fn judge(&self, presented: &Presented, id: Option<&str>, call: Call<'_>) -> Result<Client, ClientError> {
+        let known = id.and_then(|id| self.clients.get(id));
+        match presented {
+            Presented::Basic { secret, .. } => Self::or_refused(self.by_secret(known, secret, SecretMethod::Basic)),
+            Presented::Post { secret, .. } => Self::or_refused(self.by_secret(known, secret, SecretMethod::Post)),
+            Presented::None { .. } => Self::or_refused(Self::by_name(known)),
+            #[cfg(feature = "mtls")]
+            Presented::Certificate { certificate, .. } => {
+                Self::or_refused(Self::by_certificate(known, certificate).or_else(|| Self::by_name(known)))
             }
-        };
+            Presented::Assertion { assertion, .. } => self.by_assertion(known, assertion, call).await,
+            Presented::Bearer { token } => {
+                let verifier = self.access_tokens.as_deref().ok_or(ClientError::Refused)?;
+                bearer::authenticate(token.expose(), verifier, call)
+            }
+        }
+    }
+
+    fn or_refused(client: Option<Client>) -> Result<Client, ClientError> {
+        client.ok_or(ClientError::Refused)
+    }
+
+    fn by_name(known: Option<&RegisteredClient>) -> Option<Client> {
+        known.filter(|known| known.is_public()).map(|known| known.authenticated(AuthMethod::None))
+    }
+
+    fn by_secret(&self, known: Option<&RegisteredClient>, secret: &Secret, used: SecretMethod) -> Option<Client> {
         // The same work for every client, known or not; only the outcome tells them apart.
         let (sha256, allowed) = match known.map(|known| &known.credential) {
             Some(Credential::Secret { sha256, method }) => (sha256, *method == used),
-            Some(Credential::None) | None => (&self.decoy, false),
+            _ => (&self.decoy, false),
         };
         let same = bool::from(Sha256::digest(secret.expose()).as_slice().ct_eq(sha256));
-        known.filter(|_| same & allowed).map(|known| known.client.clone()).ok_or(ClientError::Refused)
+        let method = match used {
+            SecretMethod::Basic => AuthMethod::SecretBasic,
+            SecretMethod::Post => AuthMethod::SecretPost,
+        };
+        known.filter(|_| same & allowed).map(|known| known.authenticated(method))
+    }
+
+    #[cfg(feature = "mtls")]
+    fn by_certificate(known: Option<&RegisteredClient>, certificate: &ClientCertificate) -> Option<Client> {
+        let known = known?;
+        match &known.credential {
+            Credential::CertificateName(name) if certificate.is_verified_as(name) => {
+                Some(known.authenticated(AuthMethod::TlsClientAuth))
+            }
+            Credential::Certificates(sha256) if sha256.contains(certificate.sha256()) => {
+                Some(known.authenticated(AuthMethod::SelfSignedTlsClientAuth))
+            }
+            _ => None,
+        }
+    }
+
+    #[cfg_attr(not(feature = "jwt"), expect(clippy::unused_async, unused_variables, reason = "no client has keys"))]
+    async fn by_assertion(
+        &self,
+        known: Option<&RegisteredClient>,
+        assertion: &Secret,
+        call: Call<'_>,
+    ) -> Result<Client, ClientError> {
+        #[cfg(feature = "jwt")]
+        if let Some((known, Credential::Keys(verifier))) = known.map(|known| (known, &known.credential)) {
+            assertion::check(assertion.expose(), verifier, &self.audience, call).await?;
+            return Ok(known.authenticated(AuthMethod::PrivateKeyJwt));
+        }
+        Err(ClientError::Refused)
     }
 }
 
+/// Who the client says it is: where the form and an assertion both say it, they must agree.
+fn claimed_id(presented: &Presented) -> Result<Option<Cow<'_, str>>, ClientError> {
+    let id = presented.id().map(Cow::Borrowed);
+    #[cfg(feature = "jwt")]
+    if let Presented::Assertion { assertion, .. } = presented {
+        let claimed = assertion::claimed_id(assertion.expose()).ok_or(ClientError::Refused)?;
+        return if id.is_none_or(|id| id == claimed) { Ok(Some(claimed.into())) } else { Err(ClientError::Refused) };
+    }
+    Ok(id)
+}
+
 impl RegisteredClient {
+    fn authenticated(&self, method: AuthMethod) -> Client {
+        self.client.clone().authenticated_by(method)
+    }
+
+    const fn is_public(&self) -> bool {
+        matches!(self.credential, Credential::None)
+    }
+
+    #[cfg(feature = "mtls")]
+    fn has_unusable_certificate(&self) -> bool {
+        match &self.credential {
+            Credential::CertificateName(name) => !name.is_usable(),
+            Credential::Certificates(sha256) => sha256.is_empty(),
+            _ => false,
+        }
+    }
+
     fn has_empty_secret(&self) -> bool {
         matches!(self.credential, Credential::Secret { sha256, .. } if sha256 == <[u8; 32]>::from(Sha256::digest(b"")))
     }
@@ -150,8 +335,39 @@ impl Default for Clients {
 }
 
 impl ClientAuthenticator for Clients {
-    fn authenticate<'a>(&'a self, presented: &'a Presented) -> BoxFuture<'a, Result<Client, ClientError>> {
-        future::ready(self.judge(presented)).boxed()
+    fn authenticate<'a>(
+        &'a self,
+        presented: &'a Presented,
+        call: Call<'a>,
+    ) -> BoxFuture<'a, Result<Client, ClientError>> {
+        async move {
+            let claimed = claimed_id(presented);
+            let id = claimed.as_ref().ok().and_then(Option::as_deref).or(presented.id());
+            let known = id.and_then(|id| self.clients.get(id));
+            // There is nothing to guess of a public client, and nobody is to lock it out.
+            let guessed = id.filter(|_| !known.is_some_and(RegisteredClient::is_public));
+            let who = Who { id: guessed, known: known.is_some(), peer: call.peer };
+            let now = call.revocations.denylist().now().monotonic;
+            if let Some(retry_after) = self.failures.wait(who, now) {
+                return Err(ClientError::TooManyFailures { retry_after });
+            }
+            let outcome = match claimed {
+                Ok(_) => self.judge(presented, id, call).await,
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(_) => self.failures.succeeded(who),
+                Err(ClientError::Refused) => self.failures.failed(who, now),
+                Err(_) => {}
+            }
+            outcome
+        }
+        .boxed()
+    }
+
+    #[cfg(feature = "mtls")]
+    fn certificate_header(&self) -> Option<&CertificateHeader> {
+        self.certificate_header.as_ref()
     }
 
     fn accepts_basic(&self) -> bool {
@@ -195,6 +411,29 @@ pub enum ClientsError {
         /// The client's id.
         id: String,
     },
+    /// It signs assertions, and nothing says whom they must be for.
+    NoAudience {
+        /// The client's id.
+        id: String,
+    },
+    /// It was given an algorithm that works with shared secrets.
+    SymmetricAlgorithm {
+        /// The client's id.
+        id: String,
+    },
+    /// Its keys cannot be used.
+    #[cfg(feature = "jwt")]
+    Keys {
+        /// The client's id.
+        id: String,
+        /// Why; the issuer that it names is the client.
+        source: JwtConfigError,
+    },
+    /// It is to show a certificate, and none could ever match.
+    Certificate {
+        /// The client's id.
+        id: String,
+    },
 }
 
 impl fmt::Display for ClientsError {
@@ -208,11 +447,33 @@ impl fmt::Display for ClientsError {
             Self::NoIssuer { id } => {
                 write!(f, "the client {id:?} has no issuer; name those of its tokens, or allow any")
             }
+            Self::NoAudience { id } => {
+                write!(f, "the client {id:?} signs assertions; first say whom they must be for (`Clients::audience`)")
+            }
+            Self::SymmetricAlgorithm { id } => write!(
+                f,
+                "the client {id:?} has an algorithm that works with a shared secret; use one with a public key, such as ES256"
+            ),
+            #[cfg(feature = "jwt")]
+            Self::Keys { id, source } => write!(f, "the keys of the client {id:?} cannot be used: {source}"),
+            Self::Certificate { id } => write!(
+                f,
+                "no certificate could be that of the client {id:?}; give it a name (a subject as in RFC 4514), or the \
+                 SHA-256 of a certificate"
+            ),
         }
     }
 }
 
-impl std::error::Error for ClientsError {}
+impl std::error::Error for ClientsError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            #[cfg(feature = "jwt")]
+            Self::Keys { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use http::{Method, request::Parts};
 use http_body::Body;
 
 use super::{
-    Client, ClientAuthenticator, EndpointError, body, caller,
+    AuthMethod, Client, ClientAuthenticator, EndpointError, body, caller,
     form::{self, Form},
     plan::{Intent, Plan},
     refusal::Refusal,
@@ -34,6 +34,7 @@ pub struct TokenEndpoint {
     verifier: Arc<dyn Verifier>,
     clients: Arc<dyn ClientAuthenticator>,
     unowned: Unowned,
+    bearer_scope: Option<String>,
     opaque: Option<OpaqueKeys>,
     max_body: usize,
     read_timeout: Duration,
@@ -58,6 +59,7 @@ impl TokenEndpoint {
             verifier: Arc::new(verifier),
             clients: Arc::new(clients),
             unowned: Unowned::default(),
+            bearer_scope: None,
             opaque: None,
             max_body: 64 << 10,
             read_timeout: Duration::from_secs(10),
@@ -78,6 +80,14 @@ impl TokenEndpoint {
     /// Tokens without a client. Default: [`Unowned::Refuse`].
     pub const fn unowned(mut self, unowned: Unowned) -> Self {
         self.unowned = unowned;
+        self
+    }
+
+    /// Lets clients authenticate themselves with an access token of this scope (see
+    /// [`Clients::access_tokens`](super::Clients::access_tokens)). By default none will do: RFC 7009 §2.1 wants the
+    /// client's own credentials, and whoever serves a client's requests holds its access tokens.
+    pub fn bearer_scope(mut self, scope: impl Into<String>) -> Self {
+        self.bearer_scope = Some(scope.into());
         self
     }
 
@@ -123,7 +133,12 @@ impl TokenEndpoint {
         form::check_head(&head.headers)?;
         let body = body::read(body, self.max_body, self.read_timeout).await?;
         let form = Form::parse(&body)?;
-        let client = caller::authenticate(&*self.clients, head, &form).await?;
+        let client = caller::authenticate(&*self.clients, revocations, head, &form).await?;
+        if client.method() == Some(AuthMethod::Bearer)
+            && !self.bearer_scope.as_deref().is_some_and(|scope| client.has_scope(scope))
+        {
+            return Err(Refusal::Scope);
+        }
         let intent = self.intent(revocations, &client, &form)?;
         Ok(Plan { client, intent, body })
     }

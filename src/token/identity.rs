@@ -28,6 +28,8 @@ pub struct Claims<'a> {
     pub sub: Option<&'a str>,
     /// Client (RFC 9068 §2.2).
     pub client_id: Option<&'a str>,
+    /// What the token was granted, separated by spaces (RFC 9068 §2.2.3, RFC 8693 §4.2).
+    pub scope: Option<&'a str>,
     /// When it was issued (Unix seconds).
     pub iat: Option<u64>,
     /// When the user last authenticated (Unix seconds).
@@ -58,6 +60,7 @@ impl<'a> Claims<'a> {
             sid: None,
             sub: None,
             client_id: None,
+            scope: None,
             iat: None,
             auth_time: None,
             exp: None,
@@ -77,6 +80,8 @@ impl<'a> Claims<'a> {
         sub: &'a str,
         /// Sets `client_id`.
         client_id: &'a str,
+        /// Sets `scope`.
+        scope: &'a str,
         /// Sets `iat` (Unix seconds).
         iat: u64,
         /// Sets `auth_time` (Unix seconds).
@@ -255,6 +260,7 @@ struct Inner {
     sid: Option<Box<str>>,
     sub: Option<Box<str>>,
     client_id: Option<Box<str>>,
+    scope: Option<Box<str>>,
     iat: Option<u64>,
     auth_time: Option<u64>,
     exp: Option<u64>,
@@ -283,6 +289,7 @@ impl Identity {
             sid: claims.sid.map(Into::into),
             sub: claims.sub.map(Into::into),
             client_id: claims.client_id.map(Into::into),
+            scope: claims.scope.map(Into::into),
             iat: claims.iat,
             auth_time: claims.auth_time,
             exp: claims.exp,
@@ -315,6 +322,11 @@ impl Identity {
         self.0.client_id.as_deref()
     }
 
+    /// What it was granted, separated by spaces.
+    pub fn scope(&self) -> Option<&str> {
+        self.0.scope.as_deref()
+    }
+
     /// When it was issued (Unix seconds).
     pub fn iat(&self) -> Option<u64> {
         self.0.iat
@@ -341,6 +353,7 @@ impl VerifiedClaims for Identity {
             sid: self.sid(),
             sub: self.sub(),
             client_id: self.client_id(),
+            scope: self.scope(),
             iat: self.0.iat,
             auth_time: self.0.auth_time,
             exp: self.0.exp,

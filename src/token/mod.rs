@@ -28,6 +28,8 @@ pub use self::{
     verifier::{Verifier, VerifyError},
 };
 
+#[cfg(all(feature = "endpoint", feature = "jwt"))]
+pub(crate) use self::strict::Members;
 pub(crate) use self::{
     cache::Verified,
     source::{Asked, Found, Head},

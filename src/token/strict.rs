@@ -116,12 +116,28 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// What was granted: `scope`, a string (RFC 8693 §4.2), or `scp`, a string (Entra ID) or a list (Okta). It grants
+    /// and never identifies, so that what cannot be read, or stands in both places, is nothing.
+    fn scope(&self) -> Option<Cow<'a, str>> {
+        match (self.raw("scope"), self.raw("scp")) {
+            (Some(_), None) => self.string("scope").ok().flatten(),
+            (None, Some(list)) if list.get().starts_with('[') => {
+                let list: Vec<Text<'a>> = self.get("scp").ok().flatten()?;
+                let list: Vec<&str> = list.iter().map(|Text(scope)| &**scope).collect();
+                Some(Cow::Owned(list.join(" ")))
+            }
+            (None, Some(_)) => self.string("scp").ok().flatten(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn claims(&self, names: &ClaimNames) -> Result<StrictClaims<'a>, Malformed> {
         Ok(StrictClaims {
             jti: self.string(&names.jti)?,
             sid: self.string(&names.sid)?,
             sub: self.string(&names.sub)?,
             client_id: self.string(&names.client_id)?,
+            scope: self.scope(),
             iat: self.time("iat")?,
             auth_time: self.time("auth_time")?,
             exp: self.time("exp")?,
@@ -160,6 +176,7 @@ pub(crate) struct StrictClaims<'a> {
     sid: Option<Cow<'a, str>>,
     sub: Option<Cow<'a, str>>,
     client_id: Option<Cow<'a, str>>,
+    scope: Option<Cow<'a, str>>,
     pub(crate) iat: Option<u64>,
     auth_time: Option<u64>,
     pub(crate) exp: Option<u64>,
@@ -176,6 +193,7 @@ impl StrictClaims<'_> {
             sid: self.sid.as_deref(),
             sub: self.sub.as_deref(),
             client_id: self.client_id.as_deref(),
+            scope: self.scope.as_deref(),
             iat: self.iat,
             auth_time: self.auth_time,
             exp: self.exp,

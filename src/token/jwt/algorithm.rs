@@ -94,7 +94,7 @@ impl Algorithm {
     }
 
     /// Whether its keys are secrets that sign as well as verify.
-    pub(super) fn is_hmac(self) -> bool {
+    pub(crate) fn is_hmac(self) -> bool {
         self.family() == Family::Hmac
     }
 

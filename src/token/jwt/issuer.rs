@@ -28,8 +28,21 @@ pub struct Issuer {
     pub(super) audience: Audience,
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) keys: Vec<Keys>,
-    pub(super) at_jwt: bool,
+    pub(super) kind: Kind,
     pub(super) claim_names: ClaimNames,
+}
+
+/// Which types (`typ`) tokens may have.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Kind {
+    /// Any, but for those that are known to be no access tokens.
+    #[default]
+    Open,
+    /// `at+jwt` (RFC 9068 §2.1).
+    AtJwt,
+    /// None, `JWT`, or that of draft-ietf-oauth-rfc7523bis.
+    #[cfg_attr(not(feature = "endpoint"), expect(dead_code, reason = "only endpoints have clients"))]
+    ClientAssertion,
 }
 
 /// Whom tokens must be for.
@@ -48,7 +61,7 @@ impl Issuer {
             audience: Audience::OneOf(Vec::new()),
             algorithms: Vec::new(),
             keys: Vec::new(),
-            at_jwt: false,
+            kind: Kind::default(),
             claim_names: ClaimNames::default(),
         }
     }
@@ -82,7 +95,14 @@ impl Issuer {
     /// Even without this, the types of other JWTs that an issuer signs with the same keys are refused: logout
     /// tokens, security event tokens, status lists, DPoP proofs and the like.
     pub fn require_at_jwt(mut self) -> Self {
-        self.at_jwt = true;
+        self.kind = Kind::AtJwt;
+        self
+    }
+
+    /// Tokens are a client's assertions about itself (RFC 7523 §2.2), of which it is the issuer.
+    #[cfg(feature = "endpoint")]
+    pub(crate) fn client_assertions(mut self) -> Self {
+        self.kind = Kind::ClientAssertion;
         self
     }
 

@@ -39,7 +39,7 @@ use arc_swap::ArcSwap;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use self::{
-    issuer::{Audience, Origin},
+    issuer::{Audience, Kind, Origin},
     key::{Key, KeySet, LiveKeys},
 };
 use super::{
@@ -106,7 +106,7 @@ struct Config {
 struct Trusted {
     audience: Audience,
     algorithms: Box<[Algorithm]>,
-    at_jwt: bool,
+    kind: Kind,
     claim_names: ClaimNames,
     sources: Box<[Source]>,
 }
@@ -308,7 +308,7 @@ impl Config {
 
 impl Trusted {
     fn new(issuer: Issuer, epoch: &Epoch, before: Option<&Self>) -> Result<Self, JwtConfigError> {
-        let Issuer { iss, audience, algorithms, keys, at_jwt, claim_names } = issuer;
+        let Issuer { iss, audience, algorithms, keys, kind, claim_names } = issuer;
         if iss.is_empty() {
             return Err(JwtConfigError::EmptyIssuer);
         }
@@ -324,7 +324,7 @@ impl Trusted {
         }
         let sources: Result<_, _> =
             keys.iter().map(|keys| Source::new(&iss, keys, &algorithms, epoch, before)).collect();
-        Ok(Self { audience, algorithms: algorithms.into(), at_jwt, claim_names, sources: sources? })
+        Ok(Self { audience, algorithms: algorithms.into(), kind, claim_names, sources: sources? })
     }
 
     /// Whether the issuer signed this, as a token of a kind that is accepted.
@@ -357,7 +357,11 @@ impl Trusted {
         ];
         let typ = typ.map(str::to_ascii_lowercase);
         let typ = typ.as_deref().map(|typ| typ.strip_prefix("application/").unwrap_or(typ));
-        let accepted = if self.at_jwt { typ == Some("at+jwt") } else { !typ.is_some_and(|typ| FOREIGN.contains(&typ)) };
+        let accepted = match self.kind {
+            Kind::Open => !typ.is_some_and(|typ| FOREIGN.contains(&typ)),
+            Kind::AtJwt => typ == Some("at+jwt"),
+            Kind::ClientAssertion => matches!(typ, None | Some("jwt" | "client-authentication+jwt")),
+        };
         if accepted { Ok(()) } else { Err(VerifyError::Type) }
     }
 

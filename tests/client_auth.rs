@@ -1,0 +1,800 @@
+//! How clients authenticate themselves at an endpoint, over a real socket.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::needless_pass_by_value, missing_docs)]
+
+mod common;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    sync::{Arc, LazyLock, Mutex},
+    time::Duration,
+};
+
+use aws_lc_rs::{
+    encoding::AsDer,
+    hmac,
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+};
+use axum::Router;
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use common::{Answer, ISSUER, config, issuer, listen, raw, token, unix, verifier};
+use http::{HeaderName, HeaderValue, Request};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tower::util::MapRequestLayer;
+use tower_revocation::{
+    RevocationLayer, Revocations,
+    backend::{Backend, Memory, Sqlite},
+    endpoint::{
+        AuthMethod, Call, CertificateHeader, CertificateName, ClientAuthenticator, ClientCertificate, ClientError,
+        Clients, ClientsError, EndpointLayer, Endpoints, FailureLimit, PeerAddress, Presented, RegisteredClient,
+        Secret, SecretMethod, TokenEndpoint,
+    },
+    revocation::{Revocation, Scope},
+    time::ManualClock,
+    token::{Algorithm, JwtVerifier, Keys, Verifier, Verify},
+};
+
+const FORM: &str = "content-type: application/x-www-form-urlencoded";
+const HERE: &str = "https://api.example/oauth/revoke";
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+const ONE: &str = include_str!("common/client-one.pem");
+const TWO: &str = include_str!("common/client-two.pem");
+const PROXY: &str = "192.0.2.10:4000";
+const STRANGER: &str = "198.51.100.7:4000";
+
+static KEY: LazyLock<EcdsaKeyPair> = LazyLock::new(ec);
+static OTHER_KEY: LazyLock<EcdsaKeyPair> = LazyLock::new(ec);
+
+fn ec() -> EcdsaKeyPair {
+    EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap()
+}
+
+fn jwk(key: &EcdsaKeyPair) -> String {
+    let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+    json!({"kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)}).to_string()
+}
+
+fn der(pem: &str) -> Vec<u8> {
+    let body: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
+    STANDARD.decode(body).unwrap()
+}
+
+fn sha256(der: &[u8]) -> [u8; 32] {
+    Sha256::digest(der).into()
+}
+
+fn certificate(pem: &str) -> ClientCertificate {
+    ClientCertificate::new(der(pem))
+}
+
+/// An assertion of `jwt`, with these claims over the usual ones.
+fn claims(over: Value) -> String {
+    let mut all = json!({"iss": "jwt", "sub": "jwt", "aud": HERE, "iat": unix(), "exp": unix() + 120});
+    all["jti"] = json!(format!("{:?}", std::time::Instant::now()));
+    for (name, value) in over.as_object().unwrap() {
+        match value {
+            Value::Null => drop(all.as_object_mut().unwrap().remove(name)),
+            value => all[name] = value.clone(),
+        }
+    }
+    all.to_string()
+}
+
+fn signed(key: &EcdsaKeyPair, header: &str, claims: &str) -> String {
+    let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+    let signature = key.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
+    format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+fn assertion(over: Value) -> String {
+    signed(&KEY, r#"{"alg":"ES256"}"#, &claims(over))
+}
+
+fn registered() -> Clients {
+    let dn = CertificateName::SubjectDn("CN=client one,O=Example".to_owned());
+    let clients = [
+        RegisteredClient::confidential("basic", "hush basic", SecretMethod::Basic),
+        RegisteredClient::confidential("post", "hush post", SecretMethod::Post),
+        RegisteredClient::private_key_jwt("jwt", Keys::jwks(jwk(&KEY)), [Algorithm::ES256]).unwrap(),
+        RegisteredClient::tls_client_auth("tls", dn),
+        RegisteredClient::self_signed_tls_client_auth("self", [sha256(&der(ONE))]),
+        RegisteredClient::public("app"),
+    ];
+    let none = Clients::new().audience([HERE, ISSUER]).access_tokens(verifier());
+    clients.into_iter().fold(none, |all, client| all.client(client.issuers([ISSUER]).scopes(["registered"])).unwrap())
+}
+
+/// What the server in front of the layer says of a connection.
+#[derive(Clone, Default)]
+struct Connection {
+    peer: Option<SocketAddr>,
+    certificate: Option<ClientCertificate>,
+}
+
+struct Node {
+    address: SocketAddr,
+    revocations: Revocations,
+    connection: Arc<Mutex<Connection>>,
+    clock: Arc<ManualClock>,
+}
+
+impl Node {
+    async fn start() -> Self {
+        Self::with(registered()).await
+    }
+
+    async fn with(clients: Clients) -> Self {
+        Self::on(Memory::new(), TokenEndpoint::new(verifier(), clients)).await
+    }
+
+    async fn on(backend: impl Backend, endpoint: TokenEndpoint) -> Self {
+        let clock = Arc::new(ManualClock::at(unix()));
+        let mut config = config();
+        config.denylist.clock = clock.clone();
+        let revocations = Revocations::start(backend, config).await.unwrap();
+        let check = RevocationLayer::new(revocations.denylist().clone(), Verify::new(verifier()));
+        let layer = EndpointLayer::new(check, Endpoints::new(revocations.clone()).token(endpoint)).unwrap();
+        let connection = Arc::new(Mutex::new(Connection::default()));
+        let told = connection.clone();
+        let tell = MapRequestLayer::new(move |mut request: Request<_>| {
+            let Connection { peer, certificate } = told.lock().unwrap().clone();
+            peer.map(|peer| request.extensions_mut().insert(PeerAddress(peer)));
+            certificate.map(|certificate| request.extensions_mut().insert(certificate));
+            request
+        });
+        let router = Router::new().fallback(|| async { "inner" }).layer(layer).layer(tell);
+        let (listener, address) = listen().await;
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { address, revocations, connection, clock }
+    }
+
+    fn peer(&self, peer: &str) -> &Self {
+        self.connection.lock().unwrap().peer = Some(peer.parse().unwrap());
+        self
+    }
+
+    fn shows(&self, certificate: Option<ClientCertificate>) -> &Self {
+        self.connection.lock().unwrap().certificate = certificate;
+        self
+    }
+
+    /// Revokes a fresh token of `client`, authenticated in this way.
+    async fn revoke(&self, client: &str, headers: &[&str], fields: &[(&str, &str)]) -> Answer {
+        let jti = format!("{client} {:?}", std::time::Instant::now());
+        let token = token(json!({"client_id": client, "jti": jti}));
+        let body = form(&[fields, &[("token", &token)]].concat());
+        let mut request = format!("POST /oauth/revoke HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{FORM}\r\n");
+        headers.iter().for_each(|header| request += &format!("{header}\r\n"));
+        let answer = raw(self.address, request + &format!("content-length: {}\r\n\r\n{body}", body.len())).await;
+        let identity = verifier().verify(&token, unix()).unwrap();
+        let revoked = self.revocations.check(&identity) != tower_revocation::denylist::Verdict::Allow;
+        assert_eq!(answer.status == 200, revoked, "200 means revoked: {} {}", answer.head, answer.body);
+        answer
+    }
+
+    async fn asserts(&self, assertion: &str) -> Answer {
+        self.revoke("jwt", &[], &asserting(assertion)).await
+    }
+
+    async fn says(&self, id: &str, headers: &[&str]) -> Answer {
+        self.revoke(id, headers, &[("client_id", id)]).await
+    }
+}
+
+fn asserting(assertion: &str) -> [(&str, &str); 2] {
+    [("client_assertion_type", JWT_BEARER), ("client_assertion", assertion)]
+}
+
+fn encode(value: &str) -> String {
+    value.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+fn form(fields: &[(&str, &str)]) -> String {
+    fields.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect::<Vec<_>>().join("&")
+}
+
+fn basic(id: &str, secret: &str) -> String {
+    format!("authorization: Basic {}", STANDARD.encode(format!("{}:{}", encode(id), encode(secret))))
+}
+
+#[track_caller]
+fn is(answer: &Answer, status: u16, error: &str) {
+    let json: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    assert_eq!((answer.status, json["error"].as_str().unwrap_or_default()), (status, error), "{}", answer.body);
+}
+
+#[track_caller]
+fn refused(answer: &Answer) {
+    is(answer, 401, "invalid_client");
+    assert_eq!(answer.header("www-authenticate"), Some("Basic realm=\"revocation\""));
+}
+
+#[track_caller]
+fn accepted(answer: &Answer) {
+    is(answer, 200, "");
+}
+
+// Secrets.
+
+#[tokio::test]
+async fn each_client_uses_its_own_method_and_no_other() {
+    let node = Node::start().await;
+    let post = |id: &'static str, secret: &'static str| [("client_id", id), ("client_secret", secret)];
+    accepted(&node.revoke("basic", &[&basic("basic", "hush basic")], &[]).await);
+    accepted(&node.revoke("post", &[], &post("post", "hush post")).await);
+    accepted(&node.says("app", &[]).await);
+    accepted(&node.asserts(&assertion(json!({}))).await);
+    refused(&node.revoke("post", &[&basic("post", "hush post")], &[]).await);
+    refused(&node.revoke("basic", &[], &post("basic", "hush basic")).await);
+    refused(&node.revoke("jwt", &[&basic("jwt", "")], &[]).await);
+    for id in ["basic", "post", "jwt", "tls", "self", "nobody"] {
+        refused(&node.says(id, &[]).await);
+    }
+    let of_basic = assertion(json!({"iss": "basic", "sub": "basic"}));
+    refused(&node.revoke("basic", &[], &asserting(&of_basic)).await);
+}
+
+/// RFC 6749 §2.3.
+#[tokio::test]
+async fn two_mechanisms_are_one_too_many() {
+    let node = Node::start().await;
+    let (basic, bearer) = (basic("basic", "hush basic"), format!("authorization: Bearer {}", token(json!({}))));
+    let assertion = assertion(json!({}));
+    let secret = [("client_id", "post"), ("client_secret", "hush post")];
+    let asserting = asserting(&assertion);
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+    let cases: [Case<'_>; 7] = [
+        (&[&basic], &asserting),
+        (&[&bearer], &asserting),
+        (&[&basic], &secret),
+        (&[&bearer], &secret),
+        (&[], &[&secret[..], &asserting].concat()),
+        (&[&basic, &bearer], &[]),
+        (&[&basic], &asserting[..1]),
+    ];
+    for (headers, fields) in cases {
+        is(&node.revoke("basic", headers, fields).await, 400, "invalid_request");
+    }
+    // The assertion was not used up.
+    accepted(&node.asserts(&assertion).await);
+}
+
+#[tokio::test]
+async fn an_unknown_client_is_answered_like_a_wrong_secret() {
+    let node = Node::start().await;
+    let bytes = |answer: Answer| {
+        let lines: Vec<_> = answer.head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("date")).collect();
+        format!("{} {}", lines.join("\n"), answer.body)
+    };
+    let wrong = bytes(node.revoke("basic", &[&basic("basic", "x")], &[]).await);
+    assert_eq!(bytes(node.revoke("x", &[&basic("nobody", "x")], &[]).await), wrong);
+    let forged = signed(&OTHER_KEY, r#"{"alg":"ES256"}"#, &claims(json!({})));
+    let wrong = bytes(node.asserts(&forged).await);
+    let unknown = assertion(json!({"iss": "nobody", "sub": "nobody"}));
+    assert_eq!(bytes(node.asserts(&unknown).await), wrong);
+    assert_eq!(bytes(node.asserts("garbage").await), wrong);
+}
+
+// Assertions.
+
+#[tokio::test]
+async fn assertions_that_are_good() {
+    let node = Node::start().await;
+    for good in [
+        json!({"aud": ISSUER}),
+        json!({"aud": [HERE]}),
+        json!({"aud": [HERE, ISSUER]}),
+        json!({"iat": null}),
+        json!({"exp": unix() + 355}),
+        json!({"nbf": unix()}),
+    ] {
+        accepted(&node.asserts(&assertion(good)).await);
+    }
+    for typ in ["JWT", "client-authentication+jwt"] {
+        accepted(
+            &node.asserts(&signed(&KEY, &json!({"alg": "ES256", "typ": typ}).to_string(), &claims(json!({})))).await,
+        );
+    }
+    let good = assertion(json!({}));
+    let with_id = [&asserting(&good)[..], &[("client_id", "jwt")]].concat();
+    accepted(&node.revoke("jwt", &[], &with_id).await);
+}
+
+#[tokio::test]
+async fn assertions_that_are_not() {
+    let limit = FailureLimit::new(NonZeroU32::MAX, Duration::from_secs(1));
+    let node = Node::with(registered().failure_limit(limit)).await;
+    for bad in [
+        json!({"iss": "other"}),
+        json!({"sub": "other"}),
+        json!({"sub": null}),
+        json!({"iss": null}),
+        json!({"iss": "basic", "sub": "basic"}),
+        json!({"aud": null}),
+        json!({"aud": []}),
+        json!({"aud": "https://other.example/"}),
+        json!({"aud": [HERE, "https://other.example/"]}),
+        json!({"aud": 5}),
+        json!({"exp": null}),
+        json!({"exp": unix() - 61}),
+        json!({"exp": unix() + 400}),
+        json!({"exp": unix() + 86_400, "iat": unix() + 86_300}),
+        json!({"iat": unix() + 120}),
+        json!({"nbf": unix() + 120}),
+        json!({"jti": null}),
+        json!({"jti": ""}),
+    ] {
+        refused(&node.asserts(&assertion(bad.clone())).await);
+    }
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, KEY.public_key().as_ref());
+    let input =
+        |header: &str| format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims(json!({}))));
+    let hs256 = input(r#"{"alg":"HS256"}"#);
+    let hs256 = format!("{hs256}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&secret, hs256.as_bytes())));
+    for bad in [
+        signed(&OTHER_KEY, r#"{"alg":"ES256"}"#, &claims(json!({}))),
+        signed(&KEY, r#"{"alg":"ES256","typ":"at+jwt"}"#, &claims(json!({}))),
+        signed(&KEY, r#"{"alg":"ES256","typ":"dpop+jwt"}"#, &claims(json!({}))),
+        signed(&KEY, r#"{"alg":"ES256","crit":["exp"]}"#, &claims(json!({}))),
+        format!("{}.", input(r#"{"alg":"none"}"#)),
+        hs256,
+    ] {
+        refused(&node.asserts(&bad).await);
+    }
+    let good = assertion(json!({}));
+    let other_id = [&asserting(&good)[..], &[("client_id", "post")]].concat();
+    refused(&node.revoke("jwt", &[], &other_id).await);
+    for other_type in [
+        "",
+        "urn:ietf:params:oauth:client-assertion-type:saml2-bearer",
+        "URN:ietf:params:oauth:client-assertion-type:jwt-bearer",
+    ] {
+        let fields = [("client_assertion_type", other_type), ("client_assertion", &good)];
+        refused(&node.revoke("jwt", &[], &fields).await);
+    }
+    refused(&node.revoke("app", &[], &[("client_id", "app"), ("client_assertion_type", JWT_BEARER)]).await);
+    // None of that used it up.
+    accepted(&node.asserts(&good).await);
+}
+
+#[tokio::test]
+async fn an_assertion_counts_once_in_the_whole_fleet() {
+    let backend = Memory::new();
+    let here = Node::on(backend.clone(), TokenEndpoint::new(verifier(), registered())).await;
+    let there = Node::on(backend, TokenEndpoint::new(verifier(), registered())).await;
+    let once = assertion(json!({}));
+    accepted(&here.asserts(&once).await);
+    refused(&here.asserts(&once).await);
+    refused(&there.asserts(&once).await);
+    // Another signature over the same jti is the same message.
+    let (first, again) = (assertion(json!({"jti": "one"})), assertion(json!({"jti": "one"})));
+    accepted(&there.asserts(&first).await);
+    refused(&here.asserts(&again).await);
+    let racing = assertion(json!({}));
+    let all = futures_util::future::join_all(
+        (0..8).map(|n| if n % 2 == 0 { &here } else { &there }).map(|n| n.asserts(&racing)),
+    );
+    assert_eq!(all.await.iter().filter(|answer| answer.status == 200).count(), 1);
+}
+
+#[tokio::test]
+async fn clients_with_keys_that_could_not_work_are_refused() {
+    let id = || "c".to_owned();
+    let secret =
+        RegisteredClient::private_key_jwt("c", Keys::secret(*b"32 random bytes make a good key!"), [Algorithm::HS256]);
+    assert_eq!(secret.unwrap_err(), ClientsError::SymmetricAlgorithm { id: id() });
+    let broken = RegisteredClient::private_key_jwt("c", Keys::jwks("{}"), [Algorithm::ES256]);
+    assert!(matches!(broken.unwrap_err(), ClientsError::Keys { .. }));
+    let client = RegisteredClient::private_key_jwt("c", Keys::jwks(jwk(&KEY)), [Algorithm::ES256]).unwrap();
+    assert_eq!(Clients::new().client(client.any_issuer()).unwrap_err(), ClientsError::NoAudience { id: id() });
+    for name in [
+        CertificateName::SubjectDn(String::new()),
+        CertificateName::SubjectDn("client".to_owned()),
+        CertificateName::Dns(String::new()),
+    ] {
+        let client = RegisteredClient::tls_client_auth("c", name).any_issuer();
+        assert_eq!(Clients::new().client(client).unwrap_err(), ClientsError::Certificate { id: id() });
+    }
+    let client = RegisteredClient::self_signed_tls_client_auth("c", []).any_issuer();
+    assert_eq!(Clients::new().client(client).unwrap_err(), ClientsError::Certificate { id: id() });
+}
+
+/// The key of a client may have to be fetched first.
+#[tokio::test]
+async fn a_key_that_is_not_there_yet_is_worth_another_try() {
+    let (listener, address) = listen().await;
+    let client =
+        RegisteredClient::private_key_jwt("jwt", Keys::jwks_url(format!("https://{address}/")), [Algorithm::ES256]);
+    let clients = Clients::new().audience([HERE]).client(client.unwrap().issuers([ISSUER])).unwrap();
+    let node = Node::with(clients).await;
+    let answer = node.asserts(&assertion(json!({}))).await;
+    is(&answer, 503, "temporarily_unavailable");
+    drop(listener);
+}
+
+/// Nobody knows whether it came before: it is not taken for good.
+#[tokio::test]
+async fn an_assertion_that_cannot_be_claimed_is_worth_another_try() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("revocations.db");
+    let backend = Sqlite::open(&path).await.unwrap();
+    let node = Node::on(backend, TokenEndpoint::new(verifier(), registered())).await;
+    accepted(&node.asserts(&assertion(json!({}))).await);
+    std::fs::remove_file(&path).unwrap();
+    is(&node.asserts(&assertion(json!({}))).await, 503, "temporarily_unavailable");
+}
+
+// Certificates.
+
+#[tokio::test]
+async fn certificates_of_the_connection() {
+    let node = Node::start().await;
+    node.shows(Some(certificate(ONE)));
+    accepted(&node.says("self", &[]).await);
+    // It has the right name, but nobody verified who gave it.
+    refused(&node.says("tls", &[]).await);
+    node.shows(Some(certificate(ONE).verified()));
+    accepted(&node.says("tls", &[]).await);
+    accepted(&node.says("self", &[]).await);
+    for other in ["basic", "post", "jwt", "nobody"] {
+        refused(&node.says(other, &[]).await);
+    }
+    node.shows(Some(certificate(TWO).verified()));
+    refused(&node.says("tls", &[]).await);
+    refused(&node.says("self", &[]).await);
+    node.shows(Some(ClientCertificate::new(*b"no certificate").verified()));
+    refused(&node.says("tls", &[]).await);
+    // The certificate alone does not say which client it is.
+    refused(&node.revoke("tls", &[], &[]).await);
+    // For others it means nothing, in either direction.
+    accepted(&node.says("app", &[]).await);
+    accepted(&node.revoke("basic", &[&basic("basic", "hush basic")], &[]).await);
+    accepted(&node.asserts(&assertion(json!({}))).await);
+    node.shows(None);
+    refused(&node.says("self", &[]).await);
+}
+
+#[tokio::test]
+async fn names_in_certificates() {
+    let uri = "https://one.client.example/id";
+    let names = [
+        (CertificateName::Dns("ONE.client.example".to_owned()), true),
+        (CertificateName::Dns("client.example".to_owned()), false),
+        (CertificateName::Uri(uri.to_owned()), true),
+        (CertificateName::Uri(uri.to_uppercase()), false),
+        (CertificateName::Ip("192.0.2.1".parse().unwrap()), true),
+        (CertificateName::Ip("192.0.2.2".parse().unwrap()), false),
+        (CertificateName::Ip("::ffff:192.0.2.1".parse().unwrap()), false),
+        (CertificateName::Email("one@client.example".to_owned()), true),
+        (CertificateName::Email("one.client.example".to_owned()), false),
+        (CertificateName::SubjectDn("CN=client one, O=Example".replace(", ", ",")), true),
+        (CertificateName::SubjectDn("cn=client one,o=Example".to_owned()), true),
+        (CertificateName::SubjectDn("O=Example,CN=client one".to_owned()), false),
+        (CertificateName::SubjectDn("CN=client one".to_owned()), false),
+        (CertificateName::SubjectDn("CN=client ONE,O=Example".to_owned()), false),
+    ];
+    for (name, carried) in names {
+        let client = RegisteredClient::tls_client_auth("tls", name.clone()).issuers([ISSUER]);
+        let node = Node::with(Clients::new().client(client).unwrap()).await;
+        node.shows(Some(certificate(ONE).verified()));
+        assert_eq!(node.says("tls", &[]).await.status == 200, carried, "{name:?}");
+    }
+}
+
+fn behind(header: CertificateHeader) -> Clients {
+    let verify = (HeaderName::from_static("x-ssl-client-verify"), HeaderValue::from_static("SUCCESS"));
+    registered().certificate_header(header.verified_where(verify.0, verify.1))
+}
+
+fn proxies() -> [IpAddr; 1] {
+    [PROXY.parse::<SocketAddr>().unwrap().ip()]
+}
+
+/// Rule 23.
+#[tokio::test]
+async fn certificate_headers_count_from_listed_proxies_alone() {
+    let node = Node::with(behind(CertificateHeader::client_cert(proxies()))).await;
+    let one = format!("client-cert: :{}:", STANDARD.encode(der(ONE)));
+    let verified = "x-ssl-client-verify: SUCCESS";
+    // Nobody knows who sends it.
+    refused(&node.says("self", &[&one]).await);
+    node.peer(STRANGER);
+    refused(&node.says("self", &[&one]).await);
+    refused(&node.says("tls", &[&one, verified]).await);
+    node.peer(PROXY);
+    accepted(&node.says("self", &[&one]).await);
+    accepted(&node.says("tls", &[&one, verified]).await);
+    for not_verified in [
+        "x: y",
+        "x-ssl-client-verify: NONE",
+        "x-ssl-client-verify: FAILED:SUCCESS",
+        "x-ssl-client-verify: SUCCESS\r\nx-ssl-client-verify: SUCCESS",
+    ] {
+        refused(&node.says("tls", &[&one, not_verified]).await);
+    }
+    let base64 = STANDARD.encode(der(ONE));
+    for ambiguous in [
+        format!("{one}\r\n{one}"),
+        format!("{one}, :{base64}:"),
+        format!("client-cert: {base64}"),
+        "client-cert: ::".to_owned(),
+        format!("{one};a=1"),
+    ] {
+        is(&node.says("self", &[&ambiguous]).await, 400, "invalid_request");
+    }
+    // The header of another format is none.
+    let xfcc = format!("x-forwarded-client-cert: Hash={}", hex(&sha256(&der(ONE))));
+    refused(&node.says("self", &[&xfcc]).await);
+    // On a proxy's connection, the certificate is the proxy's.
+    node.shows(Some(certificate(ONE).verified()));
+    refused(&node.says("self", &[]).await);
+    refused(&node.says("tls", &[verified]).await);
+    // On a stranger's it is the stranger's, whatever a header says.
+    let two = format!("client-cert: :{}:", STANDARD.encode(der(TWO)));
+    accepted(&node.peer(STRANGER).says("self", &[&two]).await);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn envoy_forwards_certificates() {
+    let limit = FailureLimit::new(NonZeroU32::MAX, Duration::from_secs(1));
+    let node = Node::with(behind(CertificateHeader::x_forwarded_client_cert(proxies())).failure_limit(limit)).await;
+    let (one, two) = (hex(&sha256(&der(ONE))), hex(&sha256(&der(TWO))));
+    let pem = encode(ONE);
+    let subject = "CN=client one,O=Example";
+    let verified = "x-ssl-client-verify: SUCCESS";
+    let says = async |peer: &str, id: &'static str, element: &str| {
+        let header = format!("x-forwarded-client-cert: {element}");
+        node.peer(peer).says(id, &[&header, verified]).await.status
+    };
+    for (id, element, status) in [
+        ("self", format!("Hash={one}"), 200),
+        ("self", format!("By=spiffe://x/y;Hash={one};Subject=\"{subject}\";URI=a;URI=b"), 200),
+        ("self", format!("hash={}", one.to_uppercase()), 200),
+        ("self", format!("Cert=\"{pem}\""), 200),
+        ("self", format!("Hash={one};Cert=\"{pem}\""), 200),
+        ("self", format!("Hash={two};Cert=\"{pem}\""), 400),
+        ("self", format!("Hash={two}"), 401),
+        ("self", format!("Hash={one},Hash={one}"), 400),
+        ("self", format!("Hash={two},Hash={one}"), 400),
+        ("self", format!("Hash={two};Hash={one}"), 400),
+        ("self", format!("Hash={one};"), 400),
+        ("self", format!("Hash={one}00"), 400),
+        ("self", format!("Subject=\"{subject}\""), 400),
+        ("self", "Cert=\"garbage\"".to_owned(), 400),
+        ("self", format!("Hash={one};Subject=\"{subject}"), 400),
+        ("tls", format!("Hash={one};Subject=\"{subject}\""), 200),
+        ("tls", format!("Hash={one};Cert=\"{pem}\""), 200),
+        ("tls", format!("Hash={one}"), 401),
+        ("tls", format!("Hash={one};Subject=\"CN=x\\\";Subject={subject}\""), 401),
+        ("tls", format!("Hash={one};Subject=\"CN=client two,O=Example\""), 401),
+        ("tls", format!("Cert=\"{}\";Subject=\"{subject}\"", encode(TWO)), 401),
+    ] {
+        assert_eq!(says(PROXY, id, &element).await, status, "{id} {element}");
+        if id == "self" {
+            assert_eq!(says(STRANGER, id, &element).await, 401, "{element}");
+        }
+    }
+}
+
+// Access tokens.
+
+async fn bearer_node() -> Node {
+    let endpoint = TokenEndpoint::new(verifier(), registered()).bearer_scope("revoke");
+    Node::on(Memory::new(), endpoint).await
+}
+
+fn bearer(claims: Value) -> String {
+    format!("authorization: Bearer {}", token(claims))
+}
+
+#[tokio::test]
+async fn access_tokens_authenticate_by_their_own_scope() {
+    let node = bearer_node().await;
+    for good in [
+        json!({"scope": "revoke"}),
+        json!({"scope": "openid revoke x"}),
+        json!({"scp": ["openid", "revoke"]}),
+        json!({"scp": "openid revoke"}),
+    ] {
+        accepted(&node.revoke("app", &[&bearer(good)], &[]).await);
+    }
+    // `registered` is what the client is registered for; `revoke` is not in these tokens.
+    for bad in [
+        json!({}),
+        json!({"scope": "openid registered"}),
+        json!({"scope": "revoked"}),
+        json!({"scope": ""}),
+        json!({"scope": ["revoke"]}),
+        json!({"scope": "openid", "scp": ["revoke"]}),
+        json!({"scope": 5}),
+    ] {
+        let answer = node.revoke("app", &[&bearer(bad)], &[]).await;
+        is(&answer, 403, "insufficient_scope");
+        assert!(answer.header("www-authenticate").unwrap().contains("error=\"insufficient_scope\""));
+    }
+    // By default, the endpoint takes none.
+    is(
+        &Node::start().await.revoke("app", &[&bearer(json!({"scope": "revoke"}))], &[]).await,
+        403,
+        "insufficient_scope",
+    );
+    // Only for the token's own client.
+    is(&node.revoke("basic", &[&bearer(json!({"scope": "revoke"}))], &[]).await, 400, "invalid_request");
+    let fields = [("client_id", "basic")];
+    is(&node.revoke("app", &[&bearer(json!({"scope": "revoke"}))], &fields).await, 400, "invalid_request");
+}
+
+#[tokio::test]
+async fn access_tokens_that_are_not_good() {
+    let node = bearer_node().await;
+    let revoked = token(json!({"scope": "revoke", "jti": "gone"}));
+    let _ = node.revocations.revoke(Revocation::new(Scope::token(ISSUER, "gone"))).await.unwrap();
+    let mut forged = token(json!({"scope": "revoke"}));
+    forged.truncate(forged.len() - 4);
+    for bad in [
+        format!("authorization: Bearer {revoked}"),
+        format!("authorization: Bearer {forged}AAAA"),
+        bearer(json!({"scope": "revoke", "exp": unix() - 100})),
+        bearer(json!({"scope": "revoke", "aud": "https://other.example/"})),
+        bearer(json!({"scope": "revoke", "client_id": null})),
+        "authorization: Bearer".to_owned(),
+        "authorization: Bearer a b".to_owned(),
+    ] {
+        let answer = node.revoke("app", &[&bad], &[]).await;
+        is(&answer, 401, "invalid_token");
+        let challenge = answer.header("www-authenticate");
+        assert!(answer.header("retry-after").is_none());
+        assert_eq!(challenge, Some("Bearer realm=\"revocation\", error=\"invalid_token\""), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_says_how_it_authenticated_and_what_it_may_do() {
+    let node = Node::start().await;
+    let clients = registered();
+    let call = Call::new(&node.revocations);
+    let token = Presented::Bearer { token: Secret::new(token(json!({"client_id": "basic", "scope": "a b"}))) };
+    let caller = clients.authenticate(&token, call).await.unwrap();
+    assert_eq!((caller.id(), caller.method(), caller.is_confidential()), ("basic", Some(AuthMethod::Bearer), true));
+    assert!(caller.has_scope("a") && caller.has_scope("b") && !caller.has_scope("registered"));
+    assert!(caller.has_issuer(ISSUER) && !caller.has_issuer("https://other.example/"));
+    let secret = Presented::Basic { id: "basic".to_owned(), secret: Secret::new("hush basic") };
+    let caller = clients.authenticate(&secret, call).await.unwrap();
+    assert_eq!((caller.method(), caller.has_scope("registered")), (Some(AuthMethod::SecretBasic), true));
+    let without = Clients::new();
+    assert_eq!(without.authenticate(&token, call).await, Err(ClientError::Refused));
+}
+
+// Failures.
+
+#[tokio::test]
+async fn too_many_failures_have_to_wait() {
+    let node = Node::start().await;
+    let (right, wrong) = (basic("basic", "hush basic"), basic("basic", "x"));
+    for _ in 0..12 {
+        accepted(&node.revoke("basic", &[&right], &[]).await);
+    }
+    for _ in 0..10 {
+        refused(&node.revoke("basic", &[&wrong], &[]).await);
+    }
+    for tried in [&wrong, &right] {
+        let answer = node.revoke("basic", &[tried], &[]).await;
+        is(&answer, 429, "temporarily_unavailable");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    // Others go on, the public client too, whatever was tried in its name.
+    accepted(&node.asserts(&assertion(json!({}))).await);
+    for _ in 0..12 {
+        refused(&node.revoke("app", &[&basic("app", "x")], &[]).await);
+    }
+    accepted(&node.says("app", &[]).await);
+    node.clock.advance(Duration::from_secs(1));
+    accepted(&node.revoke("basic", &[&right], &[]).await);
+    refused(&node.revoke("basic", &[&wrong], &[]).await);
+    is(&node.revoke("basic", &[&right], &[]).await, 429, "temporarily_unavailable");
+}
+
+#[tokio::test]
+async fn an_address_that_fails_has_to_wait_and_does_not_lock_others_out() {
+    let header = CertificateHeader::client_cert(proxies()).verified_always();
+    let node = Node::with(registered().certificate_header(header)).await;
+    let right = basic("basic", "hush basic");
+    accepted(&node.peer("192.0.2.77:1").revoke("basic", &[&right], &[]).await);
+    node.peer(STRANGER);
+    for n in 0..10 {
+        refused(&node.revoke("basic", &[&basic(if n % 2 == 0 { "basic" } else { "made up" }, "x")], &[]).await);
+    }
+    is(
+        &node.revoke("post", &[], &[("client_id", "post"), ("client_secret", "hush post")]).await,
+        429,
+        "temporarily_unavailable",
+    );
+    is(&node.says("app", &[]).await, 429, "temporarily_unavailable");
+    // Five more from elsewhere use up the client's own failures; where it is at home it goes on.
+    node.peer("198.51.100.8:1");
+    for _ in 0..5 {
+        refused(&node.revoke("basic", &[&basic("basic", "x")], &[]).await);
+    }
+    is(&node.peer("198.51.100.9:1").revoke("basic", &[&right], &[]).await, 429, "temporarily_unavailable");
+    accepted(&node.peer("192.0.2.77:2").revoke("basic", &[&right], &[]).await);
+    // Everyone comes from a proxy's address: it is not counted.
+    node.peer(PROXY);
+    for n in 0..15 {
+        refused(&node.revoke("x", &[&basic(&format!("made up {n}"), "x")], &[]).await);
+    }
+    accepted(&node.says("app", &[]).await);
+}
+
+#[tokio::test]
+async fn nothing_secret_is_printed() {
+    let pem = KEY.public_key().as_der().unwrap();
+    let presented = [
+        Presented::Assertion { id: Some("jwt".to_owned()), assertion: Secret::new("hush assertion") },
+        Presented::Bearer { token: Secret::new("hush token") },
+        Presented::Certificate { id: "tls".to_owned(), certificate: Box::new(ClientCertificate::new(*b"hush der")) },
+    ];
+    let jwt = RegisteredClient::private_key_jwt("jwt", Keys::jwks(jwk(&KEY)), [Algorithm::ES256]).unwrap();
+    let printed = format!("{presented:?} {:?} {jwt:?} {:?}", registered(), JwtVerifier::builder().issuer(issuer()));
+    for hidden in ["hush", &STANDARD.encode(pem.as_ref()), "104, 117, 115, 104"] {
+        assert!(!printed.contains(hidden), "{printed}");
+    }
+}
+
+/// L9: no credential in a log, whichever way it is sent.
+#[tokio::test]
+async fn l9_nothing_secret_is_logged() {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // For all threads: callsites that another test meets first would stay off otherwise.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+
+    let node = Node::with(behind(CertificateHeader::x_forwarded_client_cert(proxies()))).await;
+    let good = assertion(json!({}));
+    let forged = signed(&OTHER_KEY, r#"{"alg":"ES256"}"#, &claims(json!({"sub": "jwt", "name": "x-hush"})));
+    let tokens = [bearer(json!({"scope": "x", "jti": "hush"})), "authorization: Bearer token-hush".to_owned()];
+    let _ = node.asserts(&good).await;
+    let _ = node.asserts(&forged).await;
+    let _ = node.asserts(&assertion(json!({"iss": "iss-hush", "sub": "iss-hush"}))).await;
+    for token in &tokens {
+        let _ = node.revoke("app", &[token], &[]).await;
+    }
+    let _ = node.peer(PROXY).says("tls", &["x-forwarded-client-cert: Hash=hush-certificate"]).await;
+    for _ in 0..11 {
+        let _ = node.revoke("basic", &[&basic("basic", "secret-hush")], &[]).await;
+    }
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for expected in
+        ["invalid_client", "insufficient_scope", "invalid_token", "malformed_certificate", "too_many_failures"]
+    {
+        assert!(log.contains(expected), "{expected} not in {log}");
+    }
+    let last = |token: &str| token.rsplit('.').next().unwrap().to_owned();
+    for secret in ["hush", &last(&good), &last(&forged), &last(&tokens[0])] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+}
