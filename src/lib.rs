@@ -57,6 +57,7 @@
 //! | `sync` | backends, the replica task, `Revocations` (needs tokio) | with `endpoint` |
 //! | `jwks-http` | key sets fetched and refreshed over HTTPS | |
 //! | `sqlite` | the embedded durable backend | |
+//! | `directory-file` | users from a TOML file, for the session and global routes | |
 //! | `tracing` | events through the `tracing` facade | |
 //! | `full` | all of it | |
 //!
@@ -75,6 +76,8 @@ mod service;
 #[cfg(feature = "sync")]
 pub mod backend;
 pub mod denylist;
+#[cfg(feature = "endpoint")]
+pub mod directory;
 #[cfg(feature = "endpoint")]
 pub mod endpoint;
 pub mod policy;

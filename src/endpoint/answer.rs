@@ -18,9 +18,19 @@ impl Answer {
         Self::new(StatusCode::OK, Bytes::new())
     }
 
-    /// An error in the format of RFC 6749 §5.2. Both texts are fixed and hold no character that JSON would escape.
+    /// 204: what the global endpoint answers (draft-parecki-oauth-global-token-revocation §3.1).
+    pub(super) fn no_content() -> Self {
+        Self::new(StatusCode::NO_CONTENT, Bytes::new())
+    }
+
+    /// An error in the format of RFC 6749 §5.2; the description may be left out. Both texts are fixed and hold no
+    /// character that JSON would escape.
     pub(super) fn error(status: StatusCode, error: &'static str, description: &'static str) -> Self {
-        let json = format!("{{\"error\":\"{error}\",\"error_description\":\"{description}\"}}");
+        let json = if description.is_empty() {
+            format!("{{\"error\":\"{error}\"}}")
+        } else {
+            format!("{{\"error\":\"{error}\",\"error_description\":\"{description}\"}}")
+        };
         Self::new(status, json.into()).with(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
     }
 
@@ -29,6 +39,10 @@ impl Answer {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
         Self { status, headers, body }
+    }
+
+    pub(super) const fn status(&self) -> StatusCode {
+        self.status
     }
 
     pub(super) fn with(mut self, name: header::HeaderName, value: HeaderValue) -> Self {

@@ -34,6 +34,11 @@ impl Form {
         Ok(Self(fields))
     }
 
+    /// No parameters, as a body that is no form has.
+    pub(super) const fn empty() -> Self {
+        Self(Vec::new())
+    }
+
     /// A parameter; one without a value counts as left out (RFC 6749 §3.2).
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
@@ -71,12 +76,15 @@ pub(super) fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// Whether the head announces a plain form in UTF-8.
-pub(super) fn check_head(headers: &HeaderMap) -> Result<(), Refusal> {
+/// What a body may be announced as.
+pub(super) const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Whether the head announces a plain body of this media type, in UTF-8.
+pub(super) fn check_head(headers: &HeaderMap, media: &'static str) -> Result<(), Refusal> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     match (types.next(), types.next()) {
-        (Some(one), None) if is_utf8_form(one.as_bytes()) => {}
-        _ => return Err(Refusal::MediaType),
+        (Some(one), None) if is_utf8(one.as_bytes(), media) => {}
+        _ => return Err(Refusal::MediaType { json: media != FORM }),
     }
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
@@ -86,13 +94,14 @@ pub(super) fn check_head(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-fn is_utf8_form(content_type: &[u8]) -> bool {
+fn is_utf8(content_type: &[u8], media: &str) -> bool {
     let mut parts = content_type.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let form = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(b"application/x-www-form-urlencoded"));
-    form && parts.all(|parameter| {
-        let utf8: [&[u8]; 3] = [b"", b"charset=utf-8", b"charset=\"utf-8\""];
-        utf8.iter().any(|accepted| parameter.eq_ignore_ascii_case(accepted))
-    })
+    let right = parts.next().is_some_and(|named| named.eq_ignore_ascii_case(media.as_bytes()));
+    right
+        && parts.all(|parameter| {
+            let utf8: [&[u8]; 3] = [b"", b"charset=utf-8", b"charset=\"utf-8\""];
+            utf8.iter().any(|accepted| parameter.eq_ignore_ascii_case(accepted))
+        })
 }
 
 #[cfg(test)]
@@ -139,7 +148,7 @@ mod tests {
             for value in values {
                 headers.append(&name, HeaderValue::from_static(value));
             }
-            check_head(&headers)
+            check_head(&headers, FORM)
         };
         let form = "application/x-www-form-urlencoded";
         for accepted in
@@ -152,10 +161,10 @@ mod tests {
             "application/x-www-form-urlencoded; charset=utf-7",
             "application/x-www-form-urlencoded; boundary=x",
         ]) {
-            assert_eq!(of(header::CONTENT_TYPE, &[refused]), Err(Refusal::MediaType), "{refused}");
+            assert_eq!(of(header::CONTENT_TYPE, &[refused]), Err(Refusal::MediaType { json: false }), "{refused}");
         }
-        assert_eq!(of(header::CONTENT_TYPE, &[]), Err(Refusal::MediaType));
-        assert_eq!(of(header::CONTENT_TYPE, &[form, form]), Err(Refusal::MediaType));
+        assert_eq!(of(header::CONTENT_TYPE, &[]), Err(Refusal::MediaType { json: false }));
+        assert_eq!(of(header::CONTENT_TYPE, &[form, form]), Err(Refusal::MediaType { json: false }));
         assert_eq!(of(header::CONTENT_ENCODING, &["identity"]), Ok(()));
         assert_eq!(of(header::CONTENT_ENCODING, &["identity", "gzip"]), Err(Refusal::Encoding));
         assert_eq!(of(header::CONTENT_ENCODING, &["identity, gzip"]), Err(Refusal::Encoding));

@@ -24,8 +24,10 @@ impl<I: IdentitySource, D> EndpointLayer<I, D> {
     ///
     /// # Errors
     ///
-    /// Where `layer` checks another denylist than the one that the endpoints write to.
+    /// Where `layer` checks another denylist than the one that the endpoints write to, or an endpoint has no path to
+    /// itself.
     pub fn new(layer: RevocationLayer<I, D>, endpoints: Endpoints) -> Result<Self, EndpointError> {
+        endpoints.check()?;
         if !Arc::ptr_eq(layer.guard().denylist(), endpoints.revocations.denylist()) {
             return Err(EndpointError::OtherDenylist);
         }

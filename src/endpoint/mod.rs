@@ -28,6 +28,7 @@
 mod answer;
 #[cfg(feature = "jwt")]
 mod assertion;
+mod audit;
 mod bearer;
 mod body;
 mod caller;
@@ -36,91 +37,254 @@ mod certificate;
 mod client;
 mod form;
 mod future;
+mod global;
+mod intake;
+mod json;
 mod layer;
 mod limit;
 mod plan;
 mod presented;
+mod profile;
 mod refusal;
 mod registry;
+mod replay;
 mod route;
 mod service;
+mod session;
+mod signed;
+mod subject;
+mod switch;
 mod token;
+mod users;
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, sync::Arc};
 
-use http::Request;
+use http::{Request, request::Parts};
 use http_body::Body;
 
 pub(crate) use self::answer::Answer;
 #[cfg(feature = "mtls")]
 pub use self::certificate::{CertificateHeader, CertificateName, ClientCertificate};
+use self::{
+    audit::Listeners,
+    intake::Context,
+    plan::{Done, Plan, Reach, Refused},
+    refusal::Refusal,
+    route::{Match, Route, Routes},
+};
 pub use self::{
+    audit::{AuditRecord, AuditSink, JsonLines},
     client::{AuthMethod, Call, Client, ClientAuthenticator, ClientError},
     future::EndpointFuture,
+    global::{CutoffChoice, GlobalEndpoint, UnknownUser},
     layer::EndpointLayer,
     limit::{FailureLimit, PeerAddress},
     presented::{Presented, Secret},
+    profile::Profile,
     registry::{Clients, ClientsError, RegisteredClient, SecretMethod},
     service::EndpointService,
+    session::SessionEndpoint,
+    signed::SignedRequests,
+    switch::{EndpointName, Switches},
     token::{TokenEndpoint, Unowned},
+    users::SeveralUsers,
 };
-use self::{refusal::Refusal, route::Match};
-use crate::Revocations;
+use crate::{Revocations, revocation::Revocation};
 
 /// The revocation routes that are answered here. There are none until they are added.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Endpoints {
     revocations: Revocations,
+    profile: Profile,
+    routes: Routes,
+    switches: Switches,
+    listeners: Listeners,
     token: Option<Arc<TokenEndpoint>>,
+    session: Option<Arc<SessionEndpoint>>,
+    global: Option<Arc<GlobalEndpoint>>,
 }
 
 /// What a path means to [`Endpoints`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
-    Token,
-    Ambiguous,
+    Endpoint(EndpointName),
+    /// The endpoint's only in the eyes of someone who normalises.
+    Ambiguous(EndpointName),
 }
 
 impl Endpoints {
     /// Records with this handle.
-    pub const fn new(revocations: Revocations) -> Self {
-        Self { revocations, token: None }
+    pub fn new(revocations: Revocations) -> Self {
+        Self {
+            revocations,
+            profile: Profile::default(),
+            routes: Routes::default(),
+            switches: Switches::default(),
+            listeners: Listeners::default(),
+            token: None,
+            session: None,
+            global: None,
+        }
+    }
+
+    /// Has the paths and answers of this profile. Default: [`Profile::Standard`].
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self.routed()
     }
 
     /// Answers token revocation (RFC 7009).
     pub fn token(mut self, endpoint: TokenEndpoint) -> Self {
         self.token = Some(Arc::new(endpoint));
+        self.routed()
+    }
+
+    /// Answers session revocation.
+    pub fn session(mut self, endpoint: SessionEndpoint) -> Self {
+        self.session = Some(Arc::new(endpoint));
+        self.routed()
+    }
+
+    /// Answers global token revocation (draft-parecki-oauth-global-token-revocation).
+    pub fn global(mut self, endpoint: GlobalEndpoint) -> Self {
+        self.global = Some(Arc::new(endpoint));
+        self.routed()
+    }
+
+    /// Gives a record of every decision to `sink`, before it is answered. There can be several.
+    pub fn audit(mut self, sink: impl AuditSink) -> Self {
+        self.listeners.add_sink(sink);
         self
+    }
+
+    /// Calls `hook` with what a request revoked, once it is durable and before it is answered, so that the application
+    /// can tell others. There can be several. A hook that has to wait should hand over to a task.
+    pub fn after_revocation(mut self, hook: impl Fn(&[Revocation]) + Send + Sync + 'static) -> Self {
+        self.listeners.add_hook(hook);
+        self
+    }
+
+    /// Switches the endpoints off and on, now or while they run.
+    pub const fn switches(&self) -> &Switches {
+        &self.switches
+    }
+
+    /// The endpoints that are on, with their paths: what metadata may tell.
+    pub fn advertised(&self) -> Vec<(EndpointName, &str)> {
+        self.routes.iter().filter(|(endpoint, _)| self.switches.is_on(*endpoint)).collect()
+    }
+
+    /// The paths of the endpoints that are there.
+    fn routed(mut self) -> Self {
+        let own = [
+            (EndpointName::Token, self.token.as_deref().map(TokenEndpoint::route)),
+            (EndpointName::Session, self.session.as_deref().map(SessionEndpoint::route)),
+            (EndpointName::Global, self.global.as_deref().map(GlobalEndpoint::route)),
+        ];
+        for (endpoint, own) in own {
+            let usual = || self.profile.ways().path(endpoint).and_then(|path| Route::new(path).ok());
+            self.routes.set(endpoint, own.and_then(|own| own.cloned().or_else(usual)));
+        }
+        self
+    }
+
+    /// Whether every endpoint has a path to itself.
+    fn check(&self) -> Result<(), EndpointError> {
+        let there = [self.token.is_some(), self.session.is_some(), self.global.is_some()];
+        for (endpoint, _) in EndpointName::ALL.into_iter().zip(there).filter(|(_, there)| *there) {
+            let Some((_, path)) = self.routes.iter().find(|(name, _)| *name == endpoint) else {
+                return Err(EndpointError::NoPath { endpoint });
+            };
+            if self.routes.iter().any(|(name, other)| name != endpoint && other == path) {
+                return Err(EndpointError::SamePath { path: path.to_owned() });
+            }
+        }
+        Ok(())
     }
 
     /// The endpoint of a path; `None` for the paths of the service behind.
     #[inline]
     fn find(&self, path: &str) -> Option<Target> {
-        match self.token.as_ref()?.route().matches(path) {
-            Match::Exact => Some(Target::Token),
-            Match::Ambiguous => Some(Target::Ambiguous),
-            Match::Other => None,
-        }
+        let (target, endpoint) = match self.routes.find(path) {
+            Match::Other => return None,
+            Match::Exact(endpoint) => (Target::Endpoint(endpoint), endpoint),
+            Match::Ambiguous(endpoint) => (Target::Ambiguous(endpoint), endpoint),
+        };
+        (self.switches.is_on(endpoint) || self.profile.ways().refuses_when_off).then_some(target)
     }
 
     /// Answers a request to `target`. Owns what it needs: the caller keeps nothing alive for it.
-    fn answer<B: Body>(&self, target: Target, request: Request<B>) -> impl Future<Output = Answer> + use<B> {
-        let revocations = self.revocations.clone();
-        let endpoint = self.token.clone().filter(|_| target == Target::Token);
-        async move {
-            let (head, body) = request.into_parts();
-            let planned = match endpoint {
-                Some(endpoint) => endpoint.plan(&revocations, &head, body).await,
-                None => Err(Refusal::AmbiguousPath),
-            };
-            match planned {
-                Ok(plan) => plan.commit(&revocations).await,
-                Err(refusal) => {
-                    plan::log(None, Err(refusal));
-                    refusal.answer()
+    async fn answer<B: Body>(self: Arc<Self>, target: Target, request: Request<B>) -> Answer {
+        let (head, body) = request.into_parts();
+        let plan = match self.plan(target, &head, body).await {
+            Ok(plan) => plan,
+            Err(answer) => return answer,
+        };
+        let ways = self.profile.ways();
+        // To its end, also where nobody waits for the answer any more.
+        let committed = tokio::spawn(async move { self.commit(target, plan).await });
+        committed.await.unwrap_or_else(|_| Refusal::NotRecorded.answer(ways))
+    }
+
+    /// What a request to `target` comes to, or the answer to one that is refused.
+    async fn plan<B: Body>(&self, target: Target, head: &Parts, body: B) -> Result<Plan, Answer> {
+        let ways = self.profile.ways();
+        let on = self.switches.is_on(target.endpoint());
+        let context = Context { revocations: &self.revocations, ways, on };
+        let planned = match (target, &self.token, &self.session, &self.global) {
+            (Target::Endpoint(EndpointName::Token), Some(token), ..) => token.plan(&context, head, body).await,
+            (Target::Endpoint(EndpointName::Session), _, Some(session), _) => session.plan(&context, head, body).await,
+            (Target::Endpoint(EndpointName::Global), .., Some(global)) => global.plan(&context, head, body).await,
+            _ => Err(Refused::from(Refusal::AmbiguousPath)),
+        };
+        planned.map_err(|Refused { client, refusal }| {
+            let answer = refusal.answer(ways);
+            let done = Done { outcome: refusal.as_str(), ..Done::default() };
+            self.log(target, client.as_ref(), &done, Reach::default(), &answer);
+            answer
+        })
+    }
+
+    /// Does what was planned: durable and enforced here, or refused.
+    async fn commit(&self, target: Target, plan: Plan) -> Answer {
+        let Plan { client, intent, success, reach, claimed, body: _ } = plan;
+        let (mut done, result) = intent.commit(&self.revocations).await;
+        let answer = match result {
+            Ok(()) => {
+                if let Some(claimed) = claimed {
+                    claimed.spend();
                 }
+                success
             }
+            Err(refusal) => {
+                done.outcome = refusal.as_str();
+                refusal.answer(self.profile.ways())
+            }
+        };
+        self.listeners.revoked(&done.revocations);
+        self.log(target, Some(&client), &done, reach, &answer);
+        answer
+    }
+
+    fn log(&self, target: Target, client: Option<&Client>, done: &Done, reach: Reach, answer: &Answer) {
+        self.listeners.decided(&AuditRecord {
+            at: self.revocations.denylist().now().unix(),
+            endpoint: target.endpoint(),
+            client: client.map(|client| client.id().to_owned()),
+            outcome: done.outcome,
+            status: answer.status().as_u16(),
+            scopes: done.scopes(),
+            users: reach.users,
+            sessions: reach.sessions,
+        });
+    }
+}
+
+impl Target {
+    const fn endpoint(self) -> EndpointName {
+        match self {
+            Self::Endpoint(endpoint) | Self::Ambiguous(endpoint) => endpoint,
         }
     }
 }
@@ -131,6 +295,16 @@ impl Endpoints {
 pub enum EndpointError {
     /// A path that could be written in another way.
     Path {
+        /// The path.
+        path: String,
+    },
+    /// An endpoint that has no path in this profile, and was given none.
+    NoPath {
+        /// The endpoint.
+        endpoint: EndpointName,
+    },
+    /// Two endpoints with one path.
+    SamePath {
         /// The path.
         path: String,
     },
@@ -146,6 +320,10 @@ impl fmt::Display for EndpointError {
                 "the endpoint path {path:?} is not plain; write it like \"/oauth/revoke\", without escapes, \
                  query, empty or dot segments"
             ),
+            Self::NoPath { endpoint } => {
+                write!(f, "the {endpoint} endpoint has no path in this profile; give it one, or leave it out")
+            }
+            Self::SamePath { path } => write!(f, "two endpoints have the path {path:?}; give each its own"),
             Self::OtherDenylist => f.write_str(
                 "the layer checks another denylist than the endpoints write to; build it on \
                  `revocations.denylist()` of the same handle",

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{Answer, Client, refusal::Refusal};
+use super::{Answer, Client, refusal::Refusal, replay::Claimed};
 use crate::{
     Revocations,
     revocation::{Revocation, ScopeKind},
@@ -15,66 +15,118 @@ use crate::{
 pub(super) struct Plan {
     pub(super) client: Client,
     pub(super) intent: Intent,
+    /// The answer once it is done.
+    pub(super) success: Answer,
+    pub(super) reach: Reach,
+    /// The one-time message that asks for it.
+    pub(super) claimed: Option<Claimed>,
     /// The body as it came, for the service behind.
     #[expect(dead_code, reason = "the forwarding modes read it")]
     pub(super) body: Zeroizing<Vec<u8>>,
 }
 
+/// How many people something is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reach {
+    pub(super) users: usize,
+    pub(super) sessions: usize,
+}
+
 /// What is to be done.
 #[derive(Debug)]
 pub(super) enum Intent {
-    /// Revoke this.
-    Revoke(Box<Revocation>),
+    /// Revoke these, a client's own tokens: each counts against quotas, and may be widened by a full one.
+    Each(Vec<Revocation>),
+    /// Revoke these in one write: all of them or none.
+    Together(Vec<Revocation>),
     /// Nothing, and the answer does not say so; why is for the logs.
     Nothing(&'static str),
 }
 
-/// What was done.
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "only logs tell them apart"))]
-pub(super) enum Effect {
-    /// Something was revoked.
-    Revoked(ScopeKind, &'static str),
-    /// Nothing was, and the answer does not say so.
-    Nothing(&'static str),
+/// A request that was refused, and whose it was as far as that is known.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) client: Option<Client>,
+    pub(super) refusal: Refusal,
 }
 
-impl Plan {
-    /// Does it: durable and enforced here, or refused.
-    pub(super) async fn commit(self, revocations: &Revocations) -> Answer {
-        let outcome = self.intent.commit(revocations).await;
-        log(Some(&self.client), outcome);
-        outcome.map_or_else(Refusal::answer, |_| Answer::ok())
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { client: None, refusal }
     }
 }
 
-impl Intent {
-    async fn commit(self, revocations: &Revocations) -> Result<Effect, Refusal> {
-        let revocation = match self {
-            Self::Revoke(revocation) => *revocation,
-            Self::Nothing(why) => return Ok(Effect::Nothing(why)),
-        };
-        let kind = revocation.scope().kind();
-        match revocations.revoke(revocation).await {
-            Ok(Revoked::Recorded { .. }) => Ok(Effect::Revoked(kind, "recorded")),
-            Ok(Revoked::Widened { scope, .. }) => Ok(Effect::Revoked(scope.kind(), "widened")),
-            Ok(Revoked::Covered) => Ok(Effect::Nothing("covered")),
-            Ok(Revoked::Expired) => Ok(Effect::Nothing("expired")),
-            Err(_) => Err(Refusal::NotRecorded),
+impl Refused {
+    pub(super) const fn of(client: Client, refusal: Refusal) -> Self {
+        Self { client: Some(client), refusal }
+    }
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) revocations: Vec<Revocation>,
+    /// In a word.
+    pub(super) outcome: &'static str,
+}
+
+impl Done {
+    /// The kinds of scopes, each once.
+    pub(super) fn scopes(&self) -> Vec<ScopeKind> {
+        let mut scopes: Vec<_> = self.revocations.iter().map(|revocation| revocation.scope().kind()).collect();
+        scopes.sort_unstable();
+        scopes.dedup();
+        scopes
+    }
+
+    fn revoked(&mut self, revocation: Revocation, outcome: &'static str) {
+        self.revocations.push(revocation);
+        self.outcome = outcome;
+    }
+
+    /// Says why nothing was done, unless something was.
+    fn nothing(&mut self, why: &'static str) {
+        if self.revocations.is_empty() {
+            self.outcome = why;
         }
     }
 }
 
-/// One event for each decision. Says nothing of the token, and nothing that a stranger chose.
-#[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "logs nothing"))]
-pub(super) fn log(client: Option<&Client>, outcome: Result<Effect, Refusal>) {
-    #[cfg(feature = "tracing")]
-    {
-        let (scope, outcome) = match outcome {
-            Ok(Effect::Revoked(kind, how)) => (Some(kind.as_str()), how),
-            Ok(Effect::Nothing(why)) => (None, why),
-            Err(refusal) => (None, refusal.as_str()),
+impl Intent {
+    /// Does it: durable and enforced here, or refused. What was done before a refusal stays done.
+    pub(super) async fn commit(self, revocations: &Revocations) -> (Done, Result<(), Refusal>) {
+        let mut done = Done::default();
+        let result = match self {
+            Self::Nothing(why) => {
+                done.nothing(why);
+                Ok(())
+            }
+            Self::Each(each) => revoke_each(each, revocations, &mut done).await,
+            Self::Together(all) => match revocations.revoke_all(all.iter().cloned()).await {
+                Ok(ids) if ids.is_empty() => {
+                    done.nothing("covered");
+                    Ok(())
+                }
+                Ok(_) => {
+                    done = Done { revocations: all, outcome: "recorded" };
+                    Ok(())
+                }
+                Err(_) => Err(Refusal::NotRecorded),
+            },
         };
-        tracing::info!(client = client.map(Client::id), scope, outcome, "token revocation");
+        (done, result)
     }
+}
+
+async fn revoke_each(each: Vec<Revocation>, revocations: &Revocations, done: &mut Done) -> Result<(), Refusal> {
+    for revocation in each {
+        match revocations.revoke(revocation.clone()).await {
+            Ok(Revoked::Recorded { .. }) => done.revoked(revocation, "recorded"),
+            Ok(Revoked::Widened { scope, .. }) => done.revoked(revocation.widened(scope), "widened"),
+            Ok(Revoked::Covered) => done.nothing("covered"),
+            Ok(Revoked::Expired) => done.nothing("expired"),
+            Err(_) => return Err(Refusal::NotRecorded),
+        }
+    }
+    Ok(())
 }

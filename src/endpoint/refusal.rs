@@ -1,6 +1,6 @@
 use http::{HeaderValue, StatusCode, header};
 
-use super::Answer;
+use super::{Answer, profile::Ways};
 
 /// Why an endpoint does not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +11,11 @@ pub(super) enum Refusal {
     Method,
     /// Parameters in the URI: credentials must not be there (RFC 6749 §2.3.1), and two parsers could disagree.
     Query,
-    /// Not a form in UTF-8.
-    MediaType,
+    /// Not a form in UTF-8, or not JSON.
+    MediaType {
+        /// Whether JSON was asked for.
+        json: bool,
+    },
     /// A coded body.
     Encoding,
     /// The body is too large.
@@ -27,21 +30,57 @@ pub(super) enum Refusal {
     Duplicate,
     /// More than one client authentication (RFC 6749 §2.3), or two that contradict each other.
     SeveralClients,
+    /// The body is not a JSON object that can be read in one way only, or has members that nobody asked for.
+    Json,
     /// The client is not who it says it is, says nothing, or in a way that is not accepted.
     Client {
         /// Whether to name Basic in a challenge.
         challenge: bool,
     },
+    /// The client lacks the endpoint's scope.
+    NoScope,
+    /// The endpoint is switched off.
+    Off,
+    /// A signed request that is not authentic, not for this endpoint, or not for the first time.
+    Assertion,
+    /// A signed request whose keys cannot be fetched.
+    AssertionKeys,
+    /// A signed request of someone who may not send any.
+    UnknownCaller,
+    /// Public clients, which anyone can claim to be, may not do this.
+    PublicClient,
     /// The parameter `token` is missing.
     NoToken,
     /// The token is longer than any that is looked at.
     LongToken,
+    /// More tokens than are looked at.
+    TooManyTokens,
+    /// What was sent is no token of a known issuer (TokenAuthority).
+    Undecodable,
     /// The token is another client's, or of an issuer that is not the client's (RFC 7009 §2.1).
     Foreign,
     /// The token does not say whose it is.
     Unowned,
     /// Nothing in the token identifies it, or a session.
     Nameless,
+    /// A parameter that names the user is missing.
+    NoCriterion,
+    /// Nobody is named.
+    NoSubject,
+    /// Not a subject identifier that is understood (RFC 9493).
+    Subject,
+    /// Two people are named.
+    TwoSubjects,
+    /// The user is one of an issuer that is neither known nor mapped to one that is.
+    UnmappedIssuer,
+    /// Nobody is known by this name, as far as the caller's issuers go.
+    UnknownUser,
+    /// More than one user is known by this name.
+    SeveralUsers,
+    /// The users cannot be looked up now.
+    DirectoryUnavailable,
+    /// The user cannot be logged out now: the draft's word for the same.
+    NotLoggedOut,
     /// The token's key is being fetched.
     KeyNotAvailable,
     /// The clients cannot be looked up now.
@@ -70,45 +109,72 @@ const INSUFFICIENT_SCOPE: HeaderValue =
     HeaderValue::from_static("Bearer realm=\"revocation\", error=\"insufficient_scope\"");
 
 impl Refusal {
-    pub(super) fn answer(self) -> Answer {
-        let answer = Answer::error(self.status(), self.error(), self.description());
+    pub(super) fn answer(self, ways: &Ways) -> Answer {
+        let status = self.status(ways);
+        let answer = Answer::error(status, self.error(ways), self.description());
         match self {
             Self::Method => answer.with(header::ALLOW, HeaderValue::from_static("POST")),
-            Self::Client { challenge: true } => {
-                answer.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"revocation\""))
+            Self::Client { challenge } if challenge || ways.always_challenges => {
+                answer.with(header::WWW_AUTHENTICATE, ways.basic_challenge.clone())
             }
-            Self::AccessToken => answer.with(header::WWW_AUTHENTICATE, INVALID_TOKEN),
+            // RFC 9110 §15.5.2.
+            Self::NoScope if status == StatusCode::UNAUTHORIZED => {
+                answer.with(header::WWW_AUTHENTICATE, ways.basic_challenge.clone())
+            }
+            // RFC 6750 §3.1.
+            Self::Assertion | Self::AccessToken => answer.with(header::WWW_AUTHENTICATE, INVALID_TOKEN),
             Self::Scope => answer.with(header::WWW_AUTHENTICATE, INSUFFICIENT_SCOPE),
             Self::TooManyFailures { retry_after } => answer.with(header::RETRY_AFTER, retry_after.into()),
-            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => answer.with(header::RETRY_AFTER, RETRY_AFTER),
+            _ if self.is_passing() => answer.with(header::RETRY_AFTER, RETRY_AFTER),
             _ => answer,
         }
     }
 
-    const fn status(self) -> StatusCode {
+    /// Whether the same request may succeed later, with nothing changed but us.
+    pub(super) const fn is_passing(self) -> bool {
+        matches!(
+            self,
+            Self::KeyNotAvailable
+                | Self::ClientsUnavailable
+                | Self::DirectoryUnavailable
+                | Self::NotLoggedOut
+                | Self::AssertionKeys
+                | Self::NotRecorded
+        )
+    }
+
+    const fn status(self, ways: &Ways) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::MediaType | Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::MediaType { .. } | Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Client { .. } | Self::AccessToken => StatusCode::UNAUTHORIZED,
-            Self::Scope => StatusCode::FORBIDDEN,
+            Self::Client { .. } | Self::AccessToken | Self::Assertion => StatusCode::UNAUTHORIZED,
             Self::TooManyFailures { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::KeyNotAvailable | Self::ClientsUnavailable | Self::NotRecorded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoScope => ways.no_scope.0,
+            Self::Off | Self::UnknownCaller | Self::Scope => StatusCode::FORBIDDEN,
+            Self::UnknownUser => StatusCode::NOT_FOUND,
+            Self::NotLoggedOut | Self::AssertionKeys => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::KeyNotAvailable | Self::ClientsUnavailable | Self::DirectoryUnavailable | Self::NotRecorded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => StatusCode::BAD_REQUEST,
         }
     }
 
-    /// The code of RFC 6749 §5.2 or RFC 7009 §2.2.1.
-    const fn error(self) -> &'static str {
+    /// The code of RFC 6749 §5.2, RFC 6750 §3.1 or RFC 7009 §2.2.1; the draft has none for an unknown user.
+    const fn error(self, ways: &Ways) -> &'static str {
         match self {
             Self::Client { .. } => "invalid_client",
-            Self::Nameless => "unsupported_token_type",
-            Self::KeyNotAvailable | Self::ClientsUnavailable | Self::NotRecorded | Self::TooManyFailures { .. } => {
-                "temporarily_unavailable"
-            }
-            Self::AccessToken => "invalid_token",
+            Self::NoScope => ways.no_scope.1,
+            Self::Off | Self::UnknownCaller => "access_denied",
+            Self::Assertion | Self::AccessToken => "invalid_token",
             Self::Scope => "insufficient_scope",
+            Self::PublicClient => "unauthorized_client",
+            Self::Nameless | Self::Undecodable => "unsupported_token_type",
+            Self::UnknownUser => "not_found",
+            Self::TooManyFailures { .. } => "temporarily_unavailable",
+            _ if self.is_passing() => "temporarily_unavailable",
             _ => "invalid_request",
         }
     }
@@ -118,36 +184,58 @@ impl Refusal {
             Self::AmbiguousPath => "The path is ambiguous",
             Self::Method => "Only POST is accepted",
             Self::Query => "Parameters belong into the body",
-            Self::MediaType => "The body must be application/x-www-form-urlencoded in UTF-8",
+            Self::MediaType { json: false } => "The body must be application/x-www-form-urlencoded in UTF-8",
+            Self::MediaType { json: true } => "The body must be application/json in UTF-8",
             Self::Encoding => "The body must not be encoded",
             Self::TooLarge => "The body is too large",
             Self::TooSlow => "The body took too long",
             Self::Body => "The body is incomplete",
             Self::Form => "The body is malformed",
+            Self::Json => "The body must be a JSON object with the member sub_id and no other",
             Self::Duplicate => "A parameter is repeated",
             Self::SeveralClients => "The request carries more than one client authentication",
             Self::Client { .. } => "Client authentication failed",
+            Self::NoScope => "The client lacks the scope of this endpoint",
+            // As Janssen says it.
+            Self::Off => "access_denied",
+            Self::Assertion => "The signed request is invalid",
+            Self::UnknownCaller => "The sender may not use this endpoint",
+            Self::PublicClient => "Public clients may not do this",
             Self::NoToken => "The parameter token is required",
             Self::LongToken => "The token is too long",
+            Self::TooManyTokens => "The request carries too many tokens",
+            // As TokenAuthority says it.
+            Self::Undecodable => "",
             // One text: whose the token is concerns nobody else.
             Self::Foreign | Self::Unowned => "The token was not issued to this client",
             Self::Nameless => "Tokens of this type cannot be revoked",
-            Self::KeyNotAvailable | Self::ClientsUnavailable | Self::NotRecorded => "Nothing was revoked; try again",
             Self::Certificate => "The client certificate header is malformed",
             Self::AccessToken => "The access token is invalid",
             Self::Scope => "The access token lacks the scope for this",
             Self::TooManyFailures { .. } => "Too many authentications failed; try again later",
+            Self::NoCriterion => "The parameters user_criterion_key and user_criterion_value are required",
+            Self::NoSubject => "The member sub_id is required",
+            Self::Subject => "The subject identifier is malformed or of a format that is not supported",
+            Self::TwoSubjects => "The members sub_id and subject differ",
+            Self::UnmappedIssuer => "The issuer of the subject is not known here",
+            Self::UnknownUser => "The user is not known here",
+            Self::SeveralUsers => "Several users match, and nothing was revoked",
+            Self::NotLoggedOut => "The user could not be logged out; try again",
+            Self::KeyNotAvailable
+            | Self::ClientsUnavailable
+            | Self::DirectoryUnavailable
+            | Self::AssertionKeys
+            | Self::NotRecorded => "Nothing was revoked; try again",
         }
     }
 
-    /// The name used in logs.
-    #[cfg(feature = "tracing")]
+    /// The name used in logs and records.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::AmbiguousPath => "ambiguous_path",
             Self::Method => "method",
             Self::Query => "query",
-            Self::MediaType => "media_type",
+            Self::MediaType { .. } => "media_type",
             Self::Encoding => "content_encoding",
             Self::TooLarge => "too_large",
             Self::TooSlow => "too_slow",
@@ -156,11 +244,28 @@ impl Refusal {
             Self::Duplicate => "duplicate_parameter",
             Self::SeveralClients => "several_client_authentications",
             Self::Client { .. } => "invalid_client",
+            Self::Json => "malformed_json",
+            Self::NoScope => "insufficient_scope",
+            Self::Off => "switched_off",
+            Self::Assertion => "invalid_signed_request",
+            Self::AssertionKeys => "signing_keys_not_available",
+            Self::UnknownCaller => "unknown_sender",
+            Self::PublicClient => "public_client",
             Self::NoToken => "no_token",
             Self::LongToken => "token_too_long",
+            Self::TooManyTokens => "too_many_tokens",
+            Self::Undecodable => "undecodable_token",
             Self::Foreign => "foreign_token",
             Self::Unowned => "unowned_token",
             Self::Nameless => "nameless_token",
+            Self::NoCriterion => "no_user_criterion",
+            Self::NoSubject => "no_subject",
+            Self::Subject => "malformed_subject",
+            Self::TwoSubjects => "two_subjects",
+            Self::UnmappedIssuer => "unmapped_issuer",
+            Self::UnknownUser => "unknown_user",
+            Self::SeveralUsers => "several_users",
+            Self::DirectoryUnavailable | Self::NotLoggedOut => "directory_unavailable",
             Self::KeyNotAvailable => "key_not_available",
             Self::ClientsUnavailable => "clients_unavailable",
             Self::NotRecorded => "not_recorded",

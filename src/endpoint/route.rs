@@ -1,23 +1,52 @@
-use super::{EndpointError, form::hex};
+use super::{EndpointError, EndpointName, form::hex};
 
 /// The path of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Route(Box<str>);
 
-/// What a request's path is to a [`Route`].
+/// The paths of all endpoints.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Routes(Vec<(Route, EndpointName)>);
+
+/// What a request's path is to [`Routes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
-    /// The endpoint's, byte for byte.
-    Exact,
-    /// The endpoint's in the eyes of someone who normalises.
-    Ambiguous,
+    /// An endpoint's, byte for byte.
+    Exact(EndpointName),
+    /// An endpoint's in the eyes of someone who normalises.
+    Ambiguous(EndpointName),
     /// Another one.
     Other,
 }
 
-impl Default for Route {
-    fn default() -> Self {
-        Self("/oauth/revoke".into())
+impl Routes {
+    /// Adds a path, or replaces the endpoint's earlier one.
+    pub(super) fn set(&mut self, endpoint: EndpointName, route: Option<Route>) {
+        self.0.retain(|(_, known)| *known != endpoint);
+        self.0.extend(route.map(|route| (route, endpoint)));
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (EndpointName, &str)> {
+        self.0.iter().map(|(route, endpoint)| (*endpoint, &*route.0))
+    }
+
+    /// Costs a comparison for each endpoint and one pass over the path, unless something in it could be normalised.
+    #[inline]
+    pub(super) fn find(&self, path: &str) -> Match {
+        let trimmed = path.trim_end_matches('/');
+        for (route, endpoint) in &self.0 {
+            if *trimmed == *route.0 {
+                return if trimmed.len() == path.len() { Match::Exact(*endpoint) } else { Match::Ambiguous(*endpoint) };
+            }
+        }
+        if is_suspicious(trimmed.as_bytes()) { self.find_normalised(trimmed) } else { Match::Other }
+    }
+
+    #[cold]
+    fn find_normalised(&self, path: &str) -> Match {
+        let decoded = decode(path);
+        let found = self.0.iter().find(|(route, _)| route.matches_normalised(&decoded));
+        found.map_or(Match::Other, |(_, endpoint)| Match::Ambiguous(*endpoint))
     }
 }
 
@@ -34,25 +63,9 @@ impl Route {
         }
     }
 
-    /// Costs a comparison and one pass over the path, unless something in it could be normalised.
-    #[inline]
-    pub(super) fn matches(&self, path: &str) -> Match {
-        if *path == *self.0 {
-            return Match::Exact;
-        }
-        let trimmed = path.trim_end_matches('/');
-        if *trimmed == *self.0 || (is_suspicious(trimmed.as_bytes()) && self.matches_normalised(trimmed)) {
-            Match::Ambiguous
-        } else {
-            Match::Other
-        }
-    }
-
-    /// As the most eager reader would: escapes undone however often, backslashes turned, path parameters and
+    /// As the most eager reader would: escapes undone (by [`decode`]), backslashes turned, path parameters and
     /// whatever follows a stray end of the path cut off, empty and dot segments resolved.
-    #[cold]
-    fn matches_normalised(&self, path: &str) -> bool {
-        let decoded = decode(path);
+    fn matches_normalised(&self, decoded: &[u8]) -> bool {
         let path = decoded.split(|byte| matches!(byte, 0 | b'?' | b'#')).next().unwrap_or_default();
         let mut segments = Vec::new();
         for segment in path.split(|byte| matches!(byte, b'/' | b'\\')) {
@@ -75,7 +88,7 @@ fn is_suspicious(path: &[u8]) -> bool {
     doubled | path.iter().fold(false, |found, byte| found | special(*byte))
 }
 
-/// Undoes escapes until there are none left, in one pass.
+/// Undoes escapes, escapes of escapes too, until there are none left, in one pass.
 fn decode(path: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     for byte in path.bytes() {
@@ -95,11 +108,20 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn routes() -> Routes {
+        let mut routes = Routes::default();
+        routes.set(EndpointName::Token, Some(Route::new("/oauth/revoke").unwrap()));
+        routes.set(EndpointName::Session, Some(Route::new("/oauth/revoke_session").unwrap()));
+        routes
+    }
+
     /// F44: only the path itself is the endpoint; what others may take for it is neither theirs nor ours.
     #[test]
     fn f44_only_the_exact_path_is_the_endpoint() {
-        let route = Route::new("/oauth/revoke").unwrap();
-        assert_eq!(route.matches("/oauth/revoke"), Match::Exact);
+        let routes = routes();
+        assert_eq!(routes.find("/oauth/revoke"), Match::Exact(EndpointName::Token));
+        assert_eq!(routes.find("/oauth/revoke_session"), Match::Exact(EndpointName::Session));
+        assert_eq!(routes.find("/oauth//revoke_session"), Match::Ambiguous(EndpointName::Session));
         for ambiguous in [
             "/oauth/%72evoke",
             "/oauth/%2572evoke",
@@ -126,7 +148,7 @@ mod tests {
             "/oauth/revoke%00",
             "/oauth/revoke%23",
         ] {
-            assert_eq!(route.matches(ambiguous), Match::Ambiguous, "{ambiguous}");
+            assert_eq!(routes.find(ambiguous), Match::Ambiguous(EndpointName::Token), "{ambiguous}");
         }
         for other in [
             "/",
@@ -144,7 +166,7 @@ mod tests {
             "/a%20b/",
             "/.well-known/x",
         ] {
-            assert_eq!(route.matches(other), Match::Other, "{other}");
+            assert_eq!(routes.find(other), Match::Other, "{other}");
         }
     }
 
@@ -164,6 +186,6 @@ mod tests {
     #[test]
     fn nested_escapes_are_undone_in_one_pass() {
         let nested = format!("/oauth/%{}72evoke", "25".repeat(32_000));
-        assert_eq!(Route::new("/oauth/revoke").unwrap().matches(&nested), Match::Ambiguous);
+        assert_eq!(routes().find(&nested), Match::Ambiguous(EndpointName::Token));
     }
 }

@@ -64,7 +64,7 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         match self.endpoints.find(request.uri().path()) {
             None => EndpointFuture::checked(self.checked.call(request)),
-            Some(target) => EndpointFuture::answered(Box::pin(self.endpoints.answer(target, request))),
+            Some(target) => EndpointFuture::answered(Box::pin(Arc::clone(&self.endpoints).answer(target, request))),
         }
     }
 }

@@ -1,43 +1,57 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
-use http::{Method, request::Parts};
+use http::request::Parts;
 use http_body::Body;
 
 use super::{
-    AuthMethod, Client, ClientAuthenticator, EndpointError, body, caller,
-    form::{self, Form},
-    plan::{Intent, Plan},
+    Answer, AuthMethod, Client, ClientAuthenticator,
+    form::Form,
+    intake::{Context, Intake, intake_settings},
+    plan::{Intent, Plan, Reach, Refused},
+    profile::Ways,
     refusal::Refusal,
-    route::Route,
+    users,
 };
 use crate::{
-    Revocations,
+    directory::{ClaimsOnly, Directory},
     revocation::{Revocation, Scope},
     token::{CompactJws, Identity, MAX_TOKEN, OpaqueKeys, Verifier, VerifyError},
 };
+
+/// The scope that lets a client revoke tokens of others.
+const ANY_TOKEN: &str = "revoke_any_token";
+/// More tokens than any honest list has.
+const MAX_TOKENS: usize = 64;
 
 /// The token revocation endpoint (RFC 7009). It answers by itself; the service behind is not asked.
 ///
 /// A client ends its own tokens, and no others:
 ///
 /// - A token with a `sid` ends the session *at that client*, access and refresh tokens alike: other clients of the
-///   same login go on. A token without one ends alone. Expired tokens count too.
+///   same login go on. So does one whose session the [`Directory`] knows. Any other ends alone. Expired tokens count
+///   too.
 /// - A token that is unknown, malformed, badly signed or already revoked is answered like one that was revoked just
-///   now (RFC 7009 §2.2), and has no effect.
+///   now (RFC 7009 §2.2), and has no effect. In the TokenAuthority [`Profile`](super::Profile), what is no token of a
+///   known issuer is `unsupported_token_type`.
 /// - A token of another client, or of an issuer that the client has no say over, is `invalid_request`.
 /// - 200 is answered only once the revocation is durable and enforced here; else 503 with `Retry-After`.
 ///
-/// `token_type_hint` is ignored, as RFC 7009 §2.1 allows.
+/// `token_type_hint` is ignored, as RFC 7009 §2.1 allows: whatever a token is, it is found.
+///
+/// In the Janssen profile `token` may hold up to 64 tokens, separated by spaces. All of them are checked before the
+/// first one is revoked.
 #[must_use]
 pub struct TokenEndpoint {
-    route: Route,
+    intake: Intake,
     verifier: Arc<dyn Verifier>,
-    clients: Arc<dyn ClientAuthenticator>,
-    unowned: Unowned,
+    directory: Arc<dyn Directory>,
+    /// `None`: as the profile has it.
+    unowned: Option<Unowned>,
     bearer_scope: Option<String>,
     opaque: Option<OpaqueKeys>,
-    max_body: usize,
-    read_timeout: Duration,
+    other_clients: bool,
+    /// The issuers at which `token=all` ends tokens.
+    all: Vec<String>,
 }
 
 /// A verified token that names no client.
@@ -49,37 +63,52 @@ pub enum Unowned {
     Refuse,
     /// Any confidential client may end it, alone: such a token is in no client's part of a session.
     AllowConfidential,
+    /// Any client may end it, alone: who holds a token does less harm by ending it than by using it (RFC 7009 §5).
+    Allow,
 }
 
 impl TokenEndpoint {
-    /// The endpoint at `/oauth/revoke`, for tokens that `verifier` vouches for and clients that `clients` knows.
+    /// The endpoint for tokens that `verifier` vouches for and clients that `clients` knows.
     pub fn new(verifier: impl Verifier, clients: impl ClientAuthenticator) -> Self {
         Self {
-            route: Route::default(),
+            intake: Intake::new(clients),
             verifier: Arc::new(verifier),
-            clients: Arc::new(clients),
-            unowned: Unowned::default(),
+            directory: Arc::new(ClaimsOnly),
+            unowned: None,
             bearer_scope: None,
             opaque: None,
-            max_body: 64 << 10,
-            read_timeout: Duration::from_secs(10),
+            other_clients: false,
+            all: Vec::new(),
         }
     }
 
-    /// Answers at this path, as requests that arrive at the layer have it.
-    ///
-    /// # Errors
-    ///
-    /// Where the path could be written in another way: it must begin with a slash, end without one, and hold no
-    /// escapes, empty or dot segments.
-    pub fn path(mut self, path: &str) -> Result<Self, EndpointError> {
-        self.route = Route::new(path)?;
-        Ok(self)
+    intake_settings!();
+
+    /// Tokens without a client. Default: the [`Profile`](super::Profile)'s, [`Unowned::Refuse`] as a rule.
+    pub const fn unowned(mut self, unowned: Unowned) -> Self {
+        self.unowned = Some(unowned);
+        self
     }
 
-    /// Tokens without a client. Default: [`Unowned::Refuse`].
-    pub const fn unowned(mut self, unowned: Unowned) -> Self {
-        self.unowned = unowned;
+    /// Asks this directory for the sessions of tokens that name none. A session that it knows ends at the client; in the
+    /// TokenAuthority profile, where a session is one client's own, it ends as a whole.
+    pub fn directory(mut self, directory: impl Directory) -> Self {
+        self.directory = Arc::new(directory);
+        self
+    }
+
+    /// Lets confidential clients that have the scope `revoke_any_token` end tokens of other clients, at the issuers that
+    /// they have a say over (Janssen's `allowRevokeForOtherClients`). Default: nobody may.
+    pub const fn allow_other_clients(mut self, allow: bool) -> Self {
+        self.other_clients = allow;
+        self
+    }
+
+    /// Lets a confidential client end all its tokens issued until now by `token=all`, in any case of letters, at those
+    /// of these issuers that it has a say over (Janssen's `allowAllValueForRevokeEndpoint`). Default: no issuer, so
+    /// that `all` is a token that nobody knows.
+    pub fn allow_all<S: Into<String>>(mut self, issuers: impl IntoIterator<Item = S>) -> Self {
+        self.all = issuers.into_iter().map(Into::into).collect();
         self
     }
 
@@ -101,100 +130,154 @@ impl TokenEndpoint {
         self
     }
 
-    /// The longest body, in bytes. Default: 64 KiB.
-    pub const fn max_body(mut self, bytes: usize) -> Self {
-        self.max_body = bytes;
-        self
-    }
-
-    /// How long the body may take to arrive. Default: 10 s.
-    pub const fn read_timeout(mut self, time: Duration) -> Self {
-        self.read_timeout = time;
-        self
-    }
-
-    pub(super) const fn route(&self) -> &Route {
-        &self.route
-    }
-
     /// What a request comes to; what stands against it is answered at once.
-    pub(super) async fn plan<B: Body>(
-        &self,
-        revocations: &Revocations,
-        head: &Parts,
-        body: B,
-    ) -> Result<Plan, Refusal> {
-        if head.method != Method::POST {
-            return Err(Refusal::Method);
-        }
-        if head.uri.query().is_some_and(|query| !query.is_empty()) {
-            return Err(Refusal::Query);
-        }
-        form::check_head(&head.headers)?;
-        let body = body::read(body, self.max_body, self.read_timeout).await?;
-        let form = Form::parse(&body)?;
-        let client = caller::authenticate(&*self.clients, revocations, head, &form).await?;
+    pub(super) async fn plan<B: Body>(&self, context: &Context<'_>, head: &Parts, body: B) -> Result<Plan, Refused> {
+        let (client, form, body) = self.intake.form(context, head, body).await?;
         if client.method() == Some(AuthMethod::Bearer)
             && !self.bearer_scope.as_deref().is_some_and(|scope| client.has_scope(scope))
         {
-            return Err(Refusal::Scope);
+            return Err(Refused::of(client, Refusal::Scope));
         }
-        let intent = self.intent(revocations, &client, &form)?;
-        Ok(Plan { client, intent, body })
+        match self.intent(context, &client, &form).await {
+            Ok(intent) => {
+                let (success, reach) = (Answer::ok(), Reach::default());
+                Ok(Plan { client, intent, success, reach, claimed: None, body })
+            }
+            Err(refusal) => Err(Refused::of(client, refusal)),
+        }
     }
 
-    fn intent(&self, revocations: &Revocations, client: &Client, form: &Form) -> Result<Intent, Refusal> {
+    async fn intent(&self, context: &Context<'_>, client: &Client, form: &Form) -> Result<Intent, Refusal> {
+        context.check_on()?;
         let token = form.get("token").ok_or(Refusal::NoToken)?;
+        if !self.all.is_empty() && token.eq_ignore_ascii_case("all") {
+            return self.all_of(client);
+        }
+        if !context.ways.takes_lists {
+            return self.one(context, client, token).await;
+        }
+        let tokens: Vec<&str> = token.split(' ').filter(|token| !token.is_empty()).collect();
+        match tokens.len() {
+            0 => return Err(Refusal::NoToken),
+            1..=MAX_TOKENS => {}
+            _ => return Err(Refusal::TooManyTokens),
+        }
+        let mut each = Vec::with_capacity(tokens.len());
+        let mut why = "";
+        for token in tokens {
+            match self.one(context, client, token).await? {
+                Intent::Nothing(nothing) => why = nothing,
+                Intent::Each(some) | Intent::Together(some) => each.extend(some),
+            }
+        }
+        Ok(if each.is_empty() { Intent::Nothing(why) } else { Intent::Each(each) })
+    }
+
+    /// What it comes to that this client wishes to revoke all of its tokens.
+    fn all_of(&self, client: &Client) -> Result<Intent, Refusal> {
+        // Anyone could log everybody out of a public client.
+        if !client.is_confidential() {
+            return Err(Refusal::PublicClient);
+        }
+        let revoke = |iss: &String| {
+            let revocation = Revocation::new(Scope::client(iss, client.id()));
+            revocation.reason("token_revocation_all").revoked_by(client.id())
+        };
+        let all: Vec<_> = self.all.iter().filter(|iss| client.has_issuer(iss)).map(revoke).collect();
+        if all.is_empty() { Err(Refusal::Foreign) } else { Ok(Intent::Together(all)) }
+    }
+
+    /// What it comes to that this client wishes to revoke this token.
+    async fn one(&self, context: &Context<'_>, client: &Client, token: &str) -> Result<Intent, Refusal> {
         if token.len() > MAX_TOKEN {
             return Err(Refusal::LongToken);
         }
-        let now = revocations.denylist().now().unix();
-        let revocation = match &self.opaque {
+        let denylist = context.revocations.denylist();
+        let now = denylist.now().unix();
+        let revocations = match &self.opaque {
             // The same fork as at the check: what is looked up as opaque is revoked as opaque.
             Some(keys) if !CompactJws::looks_like(token) => {
                 if !client.is_confidential() {
                     return Ok(Intent::Nothing("opaque_token_of_a_public_client"));
                 }
                 let Some(digest) = keys.digests(token.as_bytes()).next() else { return Err(Refusal::NotRecorded) };
-                let until = now.saturating_add(revocations.denylist().lifetimes().max_lifetime_secs());
-                Revocation::new(Scope::opaque_token(digest)).token_expires(until).owned_by_client(client.id())
+                let until = now.saturating_add(denylist.lifetimes().max_lifetime_secs());
+                vec![Revocation::new(Scope::opaque_token(digest)).token_expires(until).owned_by_client(client.id())]
             }
             _ => match self.verifier.verify_expired(token, now) {
-                Ok(identity) => self.revocation_of(&identity, client)?,
+                Ok(identity) => self.revocations_of(&identity, client, context.ways).await?,
                 Err(VerifyError::KeyNotAvailable) => return Err(Refusal::KeyNotAvailable),
+                Err(_) if context.ways.refuses_undecodable => return Err(Refusal::Undecodable),
                 Err(error) => return Ok(Intent::Nothing(error.as_str())),
             },
         };
-        Ok(Intent::Revoke(Box::new(revocation.reason("token_revocation").revoked_by(client.id()))))
+        let why = |revocation: Revocation| revocation.reason("token_revocation").revoked_by(client.id());
+        Ok(Intent::Each(revocations.into_iter().map(why).collect()))
     }
 
-    /// What this client's wish to revoke this token comes to.
-    fn revocation_of(&self, identity: &Identity, client: &Client) -> Result<Revocation, Refusal> {
+    async fn revocations_of(
+        &self,
+        identity: &Identity,
+        client: &Client,
+        ways: &Ways,
+    ) -> Result<Vec<Revocation>, Refusal> {
+        let owner = self.owner(identity, client, ways)?;
+        let iss = identity.iss();
+        let revocations = match (identity.sid(), owner) {
+            (Some(sid), Some(owner)) => vec![Revocation::new(Scope::client_session(iss, sid, owner))],
+            (Some(_), None) => vec![token_of(identity)?],
+            (None, owner) => {
+                let session = match self.session_of(identity).await?.as_deref() {
+                    Some(sid) if ways.sessions_are_of_one_client => Some(Scope::session(iss, sid)),
+                    Some(sid) => owner.map(|owner| Scope::client_session(iss, sid, owner)),
+                    None => None,
+                };
+                // The token too, since it does not say that it belongs to the session.
+                session.map(Revocation::new).into_iter().chain([token_of(identity)?]).collect()
+            }
+        };
+        Ok(revocations.into_iter().map(|revocation| revocation.owned_by(identity, client.id())).collect())
+    }
+
+    /// The client that a token was issued to, where this one may revoke it; `None` for one that names nobody.
+    fn owner<'a>(&self, identity: &'a Identity, client: &Client, ways: &Ways) -> Result<Option<&'a str>, Refusal> {
         if !client.has_issuer(identity.iss()) {
             return Err(Refusal::Foreign);
         }
-        let session = match identity.client_id() {
-            Some(owner) if owner == client.id() => identity.sid(),
-            Some(_) => return Err(Refusal::Foreign),
-            None if self.unowned == Unowned::AllowConfidential && client.is_confidential() => None,
-            None => return Err(Refusal::Unowned),
-        };
-        let revocation = match session {
-            Some(sid) => Revocation::new(Scope::client_session(identity.iss(), sid, client.id())),
-            None => Revocation::token_of(identity).ok_or(Refusal::Nameless)?,
-        };
-        Ok(revocation.owned_by(identity, client.id()))
+        let any_token = || self.other_clients && client.is_confidential() && client.has_scope(ANY_TOKEN);
+        match identity.client_id() {
+            Some(owner) if owner == client.id() || any_token() => Ok(Some(owner)),
+            Some(_) => Err(Refusal::Foreign),
+            None => match self.unowned.unwrap_or(ways.unowned) {
+                Unowned::Allow => Ok(None),
+                Unowned::AllowConfidential if client.is_confidential() => Ok(None),
+                _ if any_token() => Ok(None),
+                _ => Err(Refusal::Unowned),
+            },
+        }
     }
+
+    async fn session_of(&self, identity: &Identity) -> Result<Option<String>, Refusal> {
+        let Some(jti) = identity.jti() else { return Ok(None) };
+        self.directory.session_of_token(identity.iss(), jti).await.map_err(|error| {
+            users::log(&error);
+            Refusal::DirectoryUnavailable
+        })
+    }
+}
+
+fn token_of(identity: &Identity) -> Result<Revocation, Refusal> {
+    Revocation::token_of(identity).ok_or(Refusal::Nameless)
 }
 
 impl fmt::Debug for TokenEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenEndpoint")
-            .field("route", &self.route)
+            .field("intake", &self.intake)
             .field("unowned", &self.unowned)
             .field("opaque", &self.opaque)
-            .field("max_body", &self.max_body)
-            .field("read_timeout", &self.read_timeout)
+            .field("other_clients", &self.other_clients)
+            .field("all", &self.all)
             .finish_non_exhaustive()
     }
 }

@@ -28,11 +28,12 @@ pub use self::{
     verifier::{Verifier, VerifyError},
 };
 
-#[cfg(all(feature = "endpoint", feature = "jwt"))]
-pub(crate) use self::strict::Members;
 pub(crate) use self::{
     cache::Verified,
     source::{Asked, Found, Head},
 };
 #[cfg(feature = "endpoint")]
-pub(crate) use self::{extract::MAX_TOKEN, strict::CompactJws};
+pub(crate) use self::{
+    extract::MAX_TOKEN,
+    strict::{CompactJws, Malformed, Members},
+};

@@ -92,6 +92,12 @@ impl<'a> Members<'a> {
         self.0.iter().find(|(member, _)| member == name).map(|(_, value)| *value)
     }
 
+    /// Whether there are no members but these.
+    #[cfg(feature = "endpoint")]
+    pub(crate) fn are_only(&self, known: &[&str]) -> bool {
+        self.0.iter().all(|(name, _)| known.contains(&&**name))
+    }
+
     pub(crate) fn get<T: serde::Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, Malformed> {
         self.raw(name).map(|raw| serde_json::from_str(raw.get()).map_err(|_| Malformed)).transpose()
     }

@@ -38,8 +38,8 @@ pub(super) enum Kind {
     /// Any, but for those that are known to be no access tokens.
     #[default]
     Open,
-    /// `at+jwt` (RFC 9068 §2.1).
-    AtJwt,
+    /// This one, such as `at+jwt` (RFC 9068 §2.1).
+    Exactly(&'static str),
     /// None, `JWT`, or that of draft-ietf-oauth-rfc7523bis.
     #[cfg_attr(not(feature = "endpoint"), expect(dead_code, reason = "only endpoints have clients"))]
     ClientAssertion,
@@ -94,8 +94,13 @@ impl Issuer {
     ///
     /// Even without this, the types of other JWTs that an issuer signs with the same keys are refused: logout
     /// tokens, security event tokens, status lists, DPoP proofs and the like.
-    pub fn require_at_jwt(mut self) -> Self {
-        self.kind = Kind::AtJwt;
+    pub fn require_at_jwt(self) -> Self {
+        self.require_typ("at+jwt")
+    }
+
+    /// Tokens must be of this type, in lower case and without `application/` (RFC 7515 §4.1.9).
+    pub(crate) const fn require_typ(mut self, typ: &'static str) -> Self {
+        self.kind = Kind::Exactly(typ);
         self
     }
 
@@ -103,6 +108,13 @@ impl Issuer {
     #[cfg(feature = "endpoint")]
     pub(crate) fn client_assertions(mut self) -> Self {
         self.kind = Kind::ClientAssertion;
+        self
+    }
+
+    /// The same issuer without HMAC: whoever holds such a secret can sign in its name.
+    #[cfg(feature = "endpoint")]
+    pub(crate) fn asymmetric(mut self) -> Self {
+        self.algorithms.retain(|alg| !alg.is_hmac());
         self
     }
 

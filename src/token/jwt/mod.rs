@@ -359,7 +359,7 @@ impl Trusted {
         let typ = typ.as_deref().map(|typ| typ.strip_prefix("application/").unwrap_or(typ));
         let accepted = match self.kind {
             Kind::Open => !typ.is_some_and(|typ| FOREIGN.contains(&typ)),
-            Kind::AtJwt => typ == Some("at+jwt"),
+            Kind::Exactly(required) => typ == Some(required),
             Kind::ClientAssertion => matches!(typ, None | Some("jwt" | "client-authentication+jwt")),
         };
         if accepted { Ok(()) } else { Err(VerifyError::Type) }
