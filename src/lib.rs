@@ -81,6 +81,8 @@ pub mod directory;
 #[cfg(feature = "endpoint")]
 pub mod endpoint;
 pub mod policy;
+#[cfg(feature = "endpoint")]
+pub mod recorder;
 pub mod reject;
 pub mod response;
 pub mod revocation;

@@ -34,6 +34,13 @@ impl<S, I, D> RevocationService<S, I, D> {
     }
 }
 
+#[cfg(feature = "endpoint")]
+impl<S, I, D> RevocationService<S, I, D> {
+    pub(crate) fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
 impl<S: Clone, I, D: Clone> Clone for RevocationService<S, I, D> {
     fn clone(&self) -> Self {
         Self::new(self.inner.clone(), Arc::clone(&self.guard), self.deny.clone(), self.insert_identity)

@@ -8,6 +8,8 @@ mod sqlite;
 
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::Sqlite;
+#[cfg(all(feature = "sqlite", feature = "endpoint"))]
+pub(crate) use self::sqlite::create as create_private;
 pub use self::{
     memory::Memory,
     one_time::{Claim, OneTime},

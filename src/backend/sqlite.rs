@@ -579,7 +579,7 @@ fn clamped(number: u64) -> i64 {
 }
 
 /// Makes an empty file that only its owner can read, unless there is a file.
-fn create(path: &Path) -> io::Result<()> {
+pub(crate) fn create(path: &Path) -> io::Result<()> {
     // Closing a file drops all locks that this process has on it, SQLite's too: nobody may open it meanwhile.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);

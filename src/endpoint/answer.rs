@@ -34,7 +34,7 @@ impl Answer {
         Self::new(status, json.into()).with(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
     }
 
-    fn new(status: StatusCode, body: Bytes) -> Self {
+    pub(super) fn new(status: StatusCode, body: Bytes) -> Self {
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
@@ -43,6 +43,10 @@ impl Answer {
 
     pub(super) const fn status(&self) -> StatusCode {
         self.status
+    }
+
+    pub(super) fn is_success(&self) -> bool {
+        self.status.is_success()
     }
 
     pub(super) fn with(mut self, name: header::HeaderName, value: HeaderValue) -> Self {

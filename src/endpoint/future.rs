@@ -65,6 +65,53 @@ impl<F: Future> fmt::Debug for EndpointFuture<F> {
     }
 }
 
+pin_project! {
+    /// The answer of a [`FrontService`](super::FrontService): the checked service's, or one that took a detour.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct FrontFuture<F: Future> {
+        #[pin]
+        kind: FrontKind<F>,
+    }
+}
+
+pin_project! {
+    #[project = FrontKindProj]
+    enum FrontKind<F: Future> {
+        Checked { #[pin] future: ResponseFuture<F> },
+        Boxed { future: BoxFuture<'static, F::Output> },
+    }
+}
+
+impl<F: Future> FrontFuture<F> {
+    pub(super) const fn checked(future: ResponseFuture<F>) -> Self {
+        Self { kind: FrontKind::Checked { future } }
+    }
+
+    pub(super) const fn boxed(future: BoxFuture<'static, F::Output>) -> Self {
+        Self { kind: FrontKind::Boxed { future } }
+    }
+}
+
+impl<F: Future> Future for FrontFuture<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().kind.project() {
+            FrontKindProj::Checked { future } => future.poll(cx),
+            FrontKindProj::Boxed { future } => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<F: Future> fmt::Debug for FrontFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            FrontKind::Checked { .. } => "FrontFuture(checked)",
+            FrontKind::Boxed { .. } => "FrontFuture(boxed)",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +122,6 @@ mod tests {
         type Inner = std::future::Ready<Result<Response<Bytes>, std::convert::Infallible>>;
         let word = size_of::<usize>();
         assert!(size_of::<EndpointFuture<Inner>>() <= size_of::<ResponseFuture<Inner>>() + word);
+        assert!(size_of::<FrontFuture<Inner>>() <= size_of::<ResponseFuture<Inner>>() + word);
     }
 }

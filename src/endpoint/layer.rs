@@ -11,6 +11,8 @@ use crate::{RevocationLayer, response::Json, token::IdentitySource};
 /// came with. A path that only looks like an endpoint's once it is normalised (`//`, `%72`, `/../`, a trailing
 /// slash) is answered 400, since the service behind could see it as its own.
 ///
+/// In front of an authorization server, [`FrontLayer`](super::FrontLayer) does more: it can let that server answer too.
+///
 /// Order and limits as for [`RevocationLayer`]; limits on concurrency belong outside, since an endpoint's answer
 /// never calls the service behind.
 #[must_use]

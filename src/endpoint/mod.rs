@@ -36,12 +36,17 @@ mod caller;
 mod certificate;
 mod client;
 mod form;
+mod forward;
+mod front;
 mod future;
 mod global;
 mod intake;
 mod json;
 mod layer;
 mod limit;
+pub mod metadata;
+mod mode;
+mod observe;
 mod plan;
 mod presented;
 mod profile;
@@ -75,10 +80,12 @@ use self::{
 pub use self::{
     audit::{AuditRecord, AuditSink, JsonLines},
     client::{AuthMethod, Call, Client, ClientAuthenticator, ClientError},
-    future::EndpointFuture,
+    front::{FrontLayer, FrontService},
+    future::{EndpointFuture, FrontFuture},
     global::{CutoffChoice, GlobalEndpoint, UnknownUser},
     layer::EndpointLayer,
     limit::{FailureLimit, PeerAddress},
+    mode::Mode,
     presented::{Presented, Secret},
     profile::Profile,
     registry::{Clients, ClientsError, RegisteredClient, SecretMethod},
@@ -97,7 +104,7 @@ use crate::{Revocations, revocation::Revocation};
 pub struct Endpoints {
     revocations: Revocations,
     profile: Profile,
-    routes: Routes,
+    routes: Routes<EndpointName>,
     switches: Switches,
     listeners: Listeners,
     token: Option<Arc<TokenEndpoint>>,
@@ -238,12 +245,20 @@ impl Endpoints {
             (Target::Endpoint(EndpointName::Global), .., Some(global)) => global.plan(&context, head, body).await,
             _ => Err(Refused::from(Refusal::AmbiguousPath)),
         };
-        planned.map_err(|Refused { client, refusal }| {
-            let answer = refusal.answer(ways);
-            let done = Done { outcome: refusal.as_str(), ..Done::default() };
-            self.log(target, client.as_ref(), &done, Reach::default(), &answer);
-            answer
-        })
+        planned.map_err(|Refused { client, refusal }| self.refuse(target, client.as_ref(), refusal))
+    }
+
+    /// The answer to a request that is refused, once it is on record.
+    fn refuse(&self, target: Target, client: Option<&Client>, refusal: Refusal) -> Answer {
+        let answer = refusal.answer(self.profile.ways());
+        let done = Done { outcome: refusal.as_str(), ..Done::default() };
+        self.log(target, client, &done, Reach::default(), &answer);
+        answer
+    }
+
+    /// The answer to a request that is refused before it is an endpoint's.
+    fn turn_away(&self, refusal: Refusal) -> Answer {
+        refusal.answer(self.profile.ways())
     }
 
     /// Does what was planned: durable and enforced here, or refused.

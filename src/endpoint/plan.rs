@@ -1,11 +1,12 @@
 //! What a request to an endpoint comes to, before anything has happened.
 
+use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::{Answer, Client, refusal::Refusal, replay::Claimed};
 use crate::{
     Revocations,
-    revocation::{Revocation, ScopeKind},
+    revocation::{Revocation, Scope, ScopeKind},
     sync::Revoked,
 };
 
@@ -21,7 +22,6 @@ pub(super) struct Plan {
     /// The one-time message that asks for it.
     pub(super) claimed: Option<Claimed>,
     /// The body as it came, for the service behind.
-    #[expect(dead_code, reason = "the forwarding modes read it")]
     pub(super) body: Zeroizing<Vec<u8>>,
 }
 
@@ -92,7 +92,24 @@ impl Done {
     }
 }
 
+impl Plan {
+    /// The body for the service behind; wiped once that has dropped it.
+    pub(super) fn take_body(&mut self) -> Bytes {
+        Bytes::from_owner(std::mem::take(&mut self.body))
+    }
+}
+
 impl Intent {
+    /// What is to be revoked.
+    pub(super) fn scopes(&self) -> Vec<Scope> {
+        match self {
+            Self::Each(revocations) | Self::Together(revocations) => {
+                revocations.iter().map(|revocation| revocation.scope().clone()).collect()
+            }
+            Self::Nothing(_) => Vec::new(),
+        }
+    }
+
     /// Does it: durable and enforced here, or refused. What was done before a refusal stays done.
     pub(super) async fn commit(self, revocations: &Revocations) -> (Done, Result<(), Refusal>) {
         let mut done = Done::default();

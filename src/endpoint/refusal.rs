@@ -102,7 +102,7 @@ pub(super) enum Refusal {
 }
 
 /// Seconds after which a 503 is worth another try.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+pub(super) const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer realm=\"revocation\", error=\"invalid_token\"");
 const INSUFFICIENT_SCOPE: HeaderValue =

@@ -1,38 +1,44 @@
-use super::{EndpointError, EndpointName, form::hex};
+use super::{EndpointError, form::hex};
 
 /// The path of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Route(Box<str>);
 
-/// The paths of all endpoints.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Routes(Vec<(Route, EndpointName)>);
+/// Paths, and whose they are.
+#[derive(Clone, Debug)]
+pub(super) struct Routes<T>(Vec<(Route, T)>);
+
+impl<T> Default for Routes<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 /// What a request's path is to [`Routes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Match {
+pub(super) enum Match<T> {
     /// An endpoint's, byte for byte.
-    Exact(EndpointName),
+    Exact(T),
     /// An endpoint's in the eyes of someone who normalises.
-    Ambiguous(EndpointName),
+    Ambiguous(T),
     /// Another one.
     Other,
 }
 
-impl Routes {
+impl<T: Copy + PartialEq> Routes<T> {
     /// Adds a path, or replaces the endpoint's earlier one.
-    pub(super) fn set(&mut self, endpoint: EndpointName, route: Option<Route>) {
+    pub(super) fn set(&mut self, endpoint: T, route: Option<Route>) {
         self.0.retain(|(_, known)| *known != endpoint);
         self.0.extend(route.map(|route| (route, endpoint)));
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (EndpointName, &str)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (T, &str)> {
         self.0.iter().map(|(route, endpoint)| (*endpoint, &*route.0))
     }
 
     /// Costs a comparison for each endpoint and one pass over the path, unless something in it could be normalised.
     #[inline]
-    pub(super) fn find(&self, path: &str) -> Match {
+    pub(super) fn find(&self, path: &str) -> Match<T> {
         let trimmed = path.trim_end_matches('/');
         for (route, endpoint) in &self.0 {
             if *trimmed == *route.0 {
@@ -43,7 +49,7 @@ impl Routes {
     }
 
     #[cold]
-    fn find_normalised(&self, path: &str) -> Match {
+    fn find_normalised(&self, path: &str) -> Match<T> {
         let decoded = decode(path);
         let found = self.0.iter().find(|(route, _)| route.matches_normalised(&decoded));
         found.map_or(Match::Other, |(_, endpoint)| Match::Ambiguous(*endpoint))
@@ -107,8 +113,9 @@ fn decode(path: &str) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::endpoint::EndpointName;
 
-    fn routes() -> Routes {
+    fn routes() -> Routes<EndpointName> {
         let mut routes = Routes::default();
         routes.set(EndpointName::Token, Some(Route::new("/oauth/revoke").unwrap()));
         routes.set(EndpointName::Session, Some(Route::new("/oauth/revoke_session").unwrap()));

@@ -541,12 +541,12 @@ impl Revocations {
         }
     }
 
-    /// Finishes the writes under way and stops the tasks. The denylist goes stale from then on.
+    /// Finishes the writes under way and stops the tasks. Requests that are still being served are judged by what is
+    /// known, until the denylist is stale.
     pub async fn shutdown(&self) {
         self.inner.publisher.close().await;
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
-        self.inner.denylist.abandon();
     }
 }
 

@@ -68,6 +68,7 @@ impl ClaimNames {
 pub(crate) struct Malformed;
 
 /// The members of one JSON object.
+#[derive(Default)]
 pub(crate) struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 /// More members than any honest token has: bounds the work that a stranger can cause.
@@ -86,6 +87,12 @@ impl<'a> Members<'a> {
             return Err(Malformed);
         }
         Ok(Self(members))
+    }
+
+    /// Every member, in order.
+    #[cfg(feature = "endpoint")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.0.iter().map(|(name, value)| (&**name, *value))
     }
 
     pub(crate) fn raw(&self, name: &str) -> Option<&'a RawValue> {
@@ -214,7 +221,7 @@ fn signing_input_sha256(signing_input: &[u8]) -> [u8; 32] {
 
 /// The parts of a compact JWS, decoded; the signature stays encoded.
 pub(crate) struct CompactJws<'a> {
-    #[cfg_attr(not(feature = "jwt"), expect(dead_code, reason = "only a verifier needs it"))]
+    #[cfg_attr(not(any(feature = "jwt", feature = "endpoint")), expect(dead_code, reason = "a look needs it not"))]
     pub(crate) header: Vec<u8>,
     pub(crate) payload: Vec<u8>,
     pub(crate) signing_input: &'a str,

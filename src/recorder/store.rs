@@ -1,0 +1,77 @@
+use futures_util::future::BoxFuture;
+
+use super::{Grant, Member};
+use crate::{backend::BackendError, revocation::Scope};
+
+/// Where the recorder keeps what it has learnt. All nodes in front of one authorization server share it.
+///
+/// It holds digests and names of tokens, never tokens. Futures may be dropped at any time; a write that was begun may
+/// then have happened or not. A write is there for every later read, on every node, once it has resolved.
+pub trait RecorderStore: Send + Sync + 'static {
+    /// Adds a grant and tokens of it durably, all or nothing.
+    ///
+    /// A grant that is there already keeps what it has and takes over only what it lacks. A token that is there
+    /// already, by `token` or `alias`, stays as it is; one of another grant is a conflict. Of both, the later `expires`
+    /// counts.
+    fn record<'a>(&'a self, grant: &'a Grant, members: &'a [Member]) -> BoxFuture<'a, Result<Recorded, BackendError>>;
+
+    /// The token that a scope names, by `token` or `alias`, and its grant.
+    fn find<'a>(&'a self, token: &'a Scope) -> BoxFuture<'a, Result<Option<(Grant, Member)>, BackendError>>;
+
+    /// The grants of a session, subject, or client, or a client's part of one of the first two. A grant answers to its
+    /// `id` as to a session too.
+    fn grants<'a>(&'a self, scope: &'a Scope) -> BoxFuture<'a, Result<Vec<Grant>, BackendError>>;
+
+    /// The tokens of a grant.
+    fn members<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<Vec<Member>, BackendError>>;
+
+    /// Marks a grant as revoked, for good.
+    fn end<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// Marks a token as spent; whether it was not yet. Of several calls at once, one alone is told so.
+    fn spend<'a>(&'a self, token: &'a Scope) -> BoxFuture<'a, Result<bool, BackendError>>;
+
+    /// Forgets the tokens and grants that expired before `before` (Unix seconds).
+    fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>>;
+}
+
+/// What became of tokens that were to be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
+#[non_exhaustive]
+pub enum Recorded {
+    /// They are recorded.
+    Done,
+    /// Their grant was revoked meanwhile: nothing was recorded.
+    Ended,
+    /// One of them is known as a token of another grant: nothing was recorded.
+    Conflict,
+}
+
+impl Grant {
+    /// Whether a scope of several tokens is about this grant.
+    pub(super) fn is_in(&self, scope: &Scope) -> bool {
+        let session = |sid: &String| self.sid.as_ref() == Some(sid) || self.id == *sid;
+        let client = |id: &String| self.client_id.as_ref() == Some(id);
+        let subject = |sub: &String| self.sub.as_ref() == Some(sub);
+        scope.iss() == Some(&self.iss)
+            && match scope {
+                Scope::Session { sid, .. } => session(sid),
+                Scope::ClientSession { sid, client_id, .. } => session(sid) && client(client_id),
+                Scope::Subject { sub, .. } => subject(sub),
+                Scope::SubjectClient { sub, client_id, .. } => subject(sub) && client(client_id),
+                Scope::Client { client_id, .. } => client(client_id),
+                Scope::Issuer { .. } => true,
+                Scope::Token { .. } | Scope::SigningInput { .. } | Scope::OpaqueToken { .. } => false,
+            }
+    }
+
+    /// Takes over from a later answer what it lacks.
+    pub(super) fn extend(&mut self, later: &Self) {
+        self.sid = self.sid.take().or_else(|| later.sid.clone());
+        self.sub = self.sub.take().or_else(|| later.sub.clone());
+        self.client_id = self.client_id.take().or_else(|| later.client_id.clone());
+        self.expires = self.expires.max(later.expires);
+        self.offline |= later.offline;
+    }
+}
