@@ -14,7 +14,7 @@ use crate::{
     denylist::Denylist,
     policy::{NoToken, Policy},
     reject::Rejection,
-    token::{Asked, Found, Head, Identity, IdentitySource, Verified},
+    token::{Asked, Found, Head, Identity, IdentitySource, MissingClaims, Verified},
 };
 
 /// Decides whether a request may pass: finds its token, and asks the denylist.
@@ -48,6 +48,7 @@ pub struct Guard<I> {
 struct Counts {
     refused: AtomicU64,
     shadowed: AtomicU64,
+    missing: MissingClaims,
 }
 
 /// A request that may pass.
@@ -98,25 +99,27 @@ impl<I: IdentitySource> Guard<I> {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<Passed, Rejection> {
-        let asked = Asked { denylist: &self.denylist, policy: &self.policy };
+        let asked = Asked { denylist: &self.denylist, policy: &self.policy, missing: &self.counts.missing };
         match self.source.judge(Head { uri, headers, extensions }, asked) {
             Ok(Found::Clear(verified)) => Ok(Passed { verified }),
             Ok(Found::Nothing) if self.policy.no_token == NoToken::Pass || is_preflight(method, headers) => {
                 Ok(Passed::default())
             }
-            Ok(Found::Nothing) => self.refuse(Rejection::NoToken),
-            Err(rejection) => self.refuse(rejection),
+            Ok(Found::Nothing) => self.refuse(Rejection::NoToken, None),
+            Ok(Found::Refused(rejection, verified)) => self.refuse(rejection, Some(verified)),
+            Err(rejection) => self.refuse(rejection, None),
         }
     }
 
     #[cold]
-    fn refuse(&self, rejection: Rejection) -> Result<Passed, Rejection> {
+    fn refuse(&self, rejection: Rejection, verified: Option<Arc<Verified>>) -> Result<Passed, Rejection> {
         let shadow = self.policy.shadow;
         let count = if shadow { &self.counts.shadowed } else { &self.counts.refused };
         count.fetch_add(1, Ordering::Relaxed);
         #[cfg(feature = "tracing")]
         tracing::debug!(reason = rejection.as_str(), detail = %rejection, shadow, "request refused");
-        if shadow { Ok(Passed::default()) } else { Err(rejection) }
+        // In shadow the service behind must see no difference, not even in who is calling.
+        if shadow { Ok(Passed { verified }) } else { Err(rejection) }
     }
 
     /// The denylist that it asks.
@@ -137,6 +140,13 @@ impl<I: IdentitySource> Guard<I> {
     /// How many requests shadow mode would have refused since the start.
     pub fn would_refuse(&self) -> u64 {
         self.counts.shadowed.load(Ordering::Relaxed)
+    }
+
+    /// How many tokens had no `jti`, no `sid` and no `iat` since the start. A token that is found in the cache of
+    /// verified ones was counted when it was verified.
+    pub fn missing_claims(&self) -> [(&'static str, u64); 3] {
+        let MissingClaims { jti, sid, iat } = &self.counts.missing;
+        [("jti", jti), ("sid", sid), ("iat", iat)].map(|(name, count)| (name, count.load(Ordering::Relaxed)))
     }
 
     pub(crate) fn challenges_dpop(&self) -> bool {

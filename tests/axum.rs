@@ -394,3 +394,22 @@ async fn f10_the_cache_does_not_hide_a_revocation() {
     assert_eq!(status(address, &token).await, 401);
     eventually("the short token expires", || async { status(address, &short).await == 401 }).await;
 }
+
+/// L6: what tokens leave out is counted, whatever the policy is. Shadow mode changes nothing for the service behind.
+#[tokio::test]
+async fn l6_missing_claims_are_counted_and_shadow_keeps_the_identity() {
+    let revocations = common::revocations().await;
+    let policy = Policy::default().shadow(true);
+    let source = Verify::new(verifier());
+    let layer = RevocationLayer::with_policy(revocations.denylist().clone(), source, policy).insert_identity(true);
+    let guard = layer.guard().clone();
+    let address = serve(app().layer(layer)).await;
+    let (full, bare) = (token(json!({"jti": "1", "sid": "s"})), token(json!({"iat": null})));
+    let _ = revocations.revoke(Revocation::token_of(&identity(&full)).unwrap()).await.unwrap();
+    for token in [&full, &bare, &bare] {
+        let who = common::get(address, "/who", &[&format!("authorization: Bearer {token}")]).await;
+        assert_eq!((who.status, who.body.as_str()), (200, "alice"));
+    }
+    assert_eq!(guard.missing_claims(), [("jti", 1), ("sid", 1), ("iat", 1)], "verified once, counted once");
+    assert_eq!(guard.would_refuse(), 1);
+}

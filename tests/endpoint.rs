@@ -374,7 +374,11 @@ async fn tokens_without_a_client_can_be_left_to_confidential_clients() {
 
 #[tokio::test]
 async fn opaque_tokens_are_for_confidential_clients() {
-    let server = Server::with(Memory::new(), TokenEndpoint::new(Toy, clients()).opaque(opaque_keys())).await;
+    let server = Server::with(
+        Memory::new(),
+        TokenEndpoint::new(Toy, clients()).opaque(opaque_keys(), Duration::from_secs(24 * 60 * 60)),
+    )
+    .await;
     let from_app = form(&[("token", "an-opaque-token"), ("client_id", "app")]);
     let without_effect = server.post(&[], &from_app).await;
     without_effect.assert_ok();
@@ -395,7 +399,7 @@ async fn opaque_tokens_are_for_confidential_clients() {
 async fn rule_4_revocations_count_against_the_client() {
     let mut config = config();
     config.denylist.client_quota = 2;
-    let endpoint = TokenEndpoint::new(Toy, clients()).opaque(opaque_keys());
+    let endpoint = TokenEndpoint::new(Toy, clients()).opaque(opaque_keys(), Duration::from_secs(24 * 60 * 60));
     let server = Server::configured(Memory::new(), endpoint, config).await;
     for n in 0..4 {
         let token = token(json!({"jti": n.to_string(), "sub": n.to_string()}));
@@ -830,7 +834,11 @@ async fn l9_no_token_and_no_secret_is_logged() {
     // For all threads: callsites that another test meets first would stay off otherwise.
     tracing::subscriber::set_global_default(subscriber).unwrap();
 
-    let server = Server::with(Memory::new(), TokenEndpoint::new(Toy, clients()).opaque(opaque_keys())).await;
+    let server = Server::with(
+        Memory::new(),
+        TokenEndpoint::new(Toy, clients()).opaque(opaque_keys(), Duration::from_secs(24 * 60 * 60)),
+    )
+    .await;
     let webs = token(json!({"jti": "jti-hush", "sub": "sub-hush"}));
     let sessions = token(json!({"jti": "jti-hush", "sid": "sid-hush"}));
     let others = token(json!({"jti": "jti-hush", "client_id": "other"}));

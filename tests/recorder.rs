@@ -116,7 +116,7 @@ impl Server {
         let clients = clients.and_then(|all| all.client(public)).unwrap();
         let source = Verify::new(verifier()).opaque(keys());
         let check = RevocationLayer::new(revocations.denylist().clone(), source);
-        let endpoint = TokenEndpoint::new(verifier(), clients).opaque(keys());
+        let endpoint = TokenEndpoint::new(verifier(), clients).opaque(keys(), Duration::from_secs(24 * 60 * 60));
         let endpoints = Endpoints::new(revocations.clone()).token(endpoint);
         let layer = FrontLayer::new(check, endpoints).unwrap().recorder(recorder.clone(), "/oauth/token").unwrap();
         let behind = Behind {

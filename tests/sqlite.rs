@@ -635,3 +635,17 @@ async fn play(role: &str, path: &Path) {
         other => panic!("no such role: {other:?}"),
     }
 }
+
+/// L3: what is acknowledged lies in the write-ahead log at first; without its name it would be lost with it.
+#[cfg(unix)]
+#[tokio::test]
+async fn l3_a_lost_write_ahead_log_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("revoked.db");
+    let backend = Sqlite::open(&path).await.unwrap();
+    let record = Revocation::new(Scope::token("i", "1")).into_record(&ScopeHasher::random(), &Lifetimes::DEFAULT, 0);
+    backend.publish(&[Change::Revoke(record.clone())]).await.unwrap();
+    std::fs::remove_file(directory.path().join("revoked.db-wal")).unwrap();
+    let error = backend.publish(&[Change::Revoke(record)]).await.unwrap_err();
+    assert!(error.to_string().contains("write-ahead log"), "{error}");
+}

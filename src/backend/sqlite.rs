@@ -55,6 +55,8 @@ pub struct Sqlite {
 struct File {
     path: PathBuf,
     identity: Identity,
+    /// Of the write-ahead log, where acknowledged writes lie until they are copied into the file.
+    log: Option<Identity>,
     /// One connection, which syncs every commit to the disk.
     writer: SqlitePool,
     /// For reading, and for writes that may be lost with the machine: heartbeats and purges.
@@ -111,14 +113,16 @@ impl Sqlite {
                 .test_before_acquire(false)
                 .connect_lazy_with(options.clone().synchronous(synchronous))
         };
-        let file = File {
+        let mut file = File {
             writer: pool(1, SqliteSynchronous::Full),
             others: pool(READERS, SqliteSynchronous::Normal),
             written: watch::Sender::new(()),
             path,
             identity,
+            log: None,
         };
         file.set_up().await?;
+        file.log = self::identity(&file.log_path()).ok();
         file.still_there()?;
         Ok(Self { file: Arc::new(file), namespace: "default".into(), poll_interval: POLL_INTERVAL })
     }
@@ -484,7 +488,8 @@ impl File {
         if synchronous != 2 {
             return Err(self.unfit(&format!("synchronous is {synchronous} and must be 2 (FULL)")));
         }
-        Ok(())
+        // The first look makes the write-ahead log, so that it can be told from another one later.
+        sqlx::query("SELECT count(*) FROM meta").execute(&mut *writer).await.map(drop).map_err(failed)
     }
 
     async fn migrate(&self, writer: &mut SqliteConnection) -> Result<(), BackendError> {
@@ -529,6 +534,12 @@ impl File {
         .map_err(|error| self.failed("starting over after a restore of", error))
     }
 
+    fn log_path(&self) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push("-wal");
+        path.into()
+    }
+
     /// What is written to a file that has lost its name is lost with it.
     fn still_there(&self) -> Result<(), BackendError> {
         let lost = |what: &str| {
@@ -536,7 +547,9 @@ impl File {
             let what = format!("the SQLite file {path} {what} while it was open; put it back, or restart this process");
             BackendError::new(BackendErrorKind::Unavailable, what)
         };
+        let log_is_ours = || self.log.is_none() || identity(&self.log_path()).ok() == self.log;
         match identity(&self.path) {
+            Ok(identity) if identity == self.identity && !log_is_ours() => Err(lost("lost its write-ahead log")),
             Ok(identity) if identity == self.identity => Ok(()),
             Ok(_) => Err(lost("was replaced")),
             Err(error) => Err(lost("went out of reach").because(error)),

@@ -214,7 +214,7 @@ impl GlobalEndpoint {
         }
         let revocations = self.users.revocations(&chosen, cutoff, "global_token_revocation", client).await;
         let (revocations, reach) = revocations.map_err(not_logged_out)?;
-        Ok((Intent::Together(revocations), reach))
+        Ok((Intent::Revoke(revocations), reach))
     }
 
     /// The users that a subject identifier means, of these issuers.

@@ -7,7 +7,6 @@ use super::{Answer, Client, refusal::Refusal, replay::Claimed};
 use crate::{
     Revocations,
     revocation::{Revocation, Scope, ScopeKind},
-    sync::Revoked,
 };
 
 /// A request that was read, authenticated and understood. Nothing is recorded yet, so that a mode may ask the
@@ -35,10 +34,8 @@ pub(super) struct Reach {
 /// What is to be done.
 #[derive(Debug)]
 pub(super) enum Intent {
-    /// Revoke these, a client's own tokens: each counts against quotas, and may be widened by a full one.
-    Each(Vec<Revocation>),
     /// Revoke these in one write: all of them or none.
-    Together(Vec<Revocation>),
+    Revoke(Vec<Revocation>),
     /// Nothing, and the answer does not say so; why is for the logs.
     Nothing(&'static str),
 }
@@ -79,11 +76,6 @@ impl Done {
         scopes
     }
 
-    fn revoked(&mut self, revocation: Revocation, outcome: &'static str) {
-        self.revocations.push(revocation);
-        self.outcome = outcome;
-    }
-
     /// Says why nothing was done, unless something was.
     fn nothing(&mut self, why: &'static str) {
         if self.revocations.is_empty() {
@@ -103,9 +95,7 @@ impl Intent {
     /// What is to be revoked.
     pub(super) fn scopes(&self) -> Vec<Scope> {
         match self {
-            Self::Each(revocations) | Self::Together(revocations) => {
-                revocations.iter().map(|revocation| revocation.scope().clone()).collect()
-            }
+            Self::Revoke(revocations) => revocations.iter().map(|revocation| revocation.scope().clone()).collect(),
             Self::Nothing(_) => Vec::new(),
         }
     }
@@ -118,8 +108,7 @@ impl Intent {
                 done.nothing(why);
                 Ok(())
             }
-            Self::Each(each) => revoke_each(each, revocations, &mut done).await,
-            Self::Together(all) => match revocations.revoke_all(all.iter().cloned()).await {
+            Self::Revoke(all) => match revocations.revoke_all(all.iter().cloned()).await {
                 Ok(ids) if ids.is_empty() => {
                     done.nothing("covered");
                     Ok(())
@@ -133,17 +122,4 @@ impl Intent {
         };
         (done, result)
     }
-}
-
-async fn revoke_each(each: Vec<Revocation>, revocations: &Revocations, done: &mut Done) -> Result<(), Refusal> {
-    for revocation in each {
-        match revocations.revoke(revocation.clone()).await {
-            Ok(Revoked::Recorded { .. }) => done.revoked(revocation, "recorded"),
-            Ok(Revoked::Widened { scope, .. }) => done.revoked(revocation.widened(scope), "widened"),
-            Ok(Revoked::Covered) => done.nothing("covered"),
-            Ok(Revoked::Expired) => done.nothing("expired"),
-            Err(_) => return Err(Refusal::NotRecorded),
-        }
-    }
-    Ok(())
 }

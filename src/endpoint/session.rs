@@ -76,6 +76,6 @@ impl SessionEndpoint {
         }
         let (revocations, reach) =
             self.users.revocations(&chosen, None, "session_revocation", client).await.map_err(unavailable)?;
-        Ok((Intent::Together(revocations), reach))
+        Ok((Intent::Revoke(revocations), reach))
     }
 }

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::request::Parts;
 use http_body::Body;
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     directory::{ClaimsOnly, Directory},
     revocation::{Revocation, Scope},
-    token::{CompactJws, Identity, MAX_TOKEN, OpaqueKeys, Verifier, VerifyError},
+    token::{CompactJws, Identity, MAX_TOKEN, OpaqueKeys, VerifiedClaims as _, Verifier, VerifyError},
 };
 
 /// The scope that lets a client revoke tokens of others.
@@ -48,7 +48,8 @@ pub struct TokenEndpoint {
     /// `None`: as the profile has it.
     unowned: Option<Unowned>,
     bearer_scope: Option<String>,
-    opaque: Option<OpaqueKeys>,
+    /// The keys of digests, and how long opaque tokens live.
+    opaque: Option<(OpaqueKeys, Duration)>,
     other_clients: bool,
     /// The issuers at which `token=all` ends tokens.
     all: Vec<String>,
@@ -125,8 +126,11 @@ impl TokenEndpoint {
     ///
     /// Nothing here knows whose such a token is: who holds it may end it, as they may use it (RFC 7009 §5). Public
     /// clients, which anyone can claim to be, have no effect: they could fill the list with made-up tokens.
-    pub fn opaque(mut self, keys: OpaqueKeys) -> Self {
-        self.opaque = Some(keys);
+    ///
+    /// `lifetime` is how long such a token lives at most, refreshing included: nothing in it says so, and its
+    /// revocation leaves after that.
+    pub fn opaque(mut self, keys: OpaqueKeys, lifetime: Duration) -> Self {
+        self.opaque = Some((keys, lifetime));
         self
     }
 
@@ -167,10 +171,10 @@ impl TokenEndpoint {
         for token in tokens {
             match self.one(context, client, token).await? {
                 Intent::Nothing(nothing) => why = nothing,
-                Intent::Each(some) | Intent::Together(some) => each.extend(some),
+                Intent::Revoke(some) => each.extend(some),
             }
         }
-        Ok(if each.is_empty() { Intent::Nothing(why) } else { Intent::Each(each) })
+        Ok(if each.is_empty() { Intent::Nothing(why) } else { Intent::Revoke(each) })
     }
 
     /// What it comes to that this client wishes to revoke all of its tokens.
@@ -184,7 +188,7 @@ impl TokenEndpoint {
             revocation.reason("token_revocation_all").revoked_by(client.id())
         };
         let all: Vec<_> = self.all.iter().filter(|iss| client.has_issuer(iss)).map(revoke).collect();
-        if all.is_empty() { Err(Refusal::Foreign) } else { Ok(Intent::Together(all)) }
+        if all.is_empty() { Err(Refusal::Foreign) } else { Ok(Intent::Revoke(all)) }
     }
 
     /// What it comes to that this client wishes to revoke this token.
@@ -196,12 +200,12 @@ impl TokenEndpoint {
         let now = denylist.now().unix();
         let revocations = match &self.opaque {
             // The same fork as at the check: what is looked up as opaque is revoked as opaque.
-            Some(keys) if !CompactJws::looks_like(token) => {
+            Some((keys, lifetime)) if !CompactJws::looks_like(token) => {
                 if !client.is_confidential() {
                     return Ok(Intent::Nothing("opaque_token_of_a_public_client"));
                 }
                 let Some(digest) = keys.digests(token.as_bytes()).next() else { return Err(Refusal::NotRecorded) };
-                let until = now.saturating_add(denylist.lifetimes().max_lifetime_secs());
+                let until = now.saturating_add(lifetime.as_secs());
                 vec![Revocation::new(Scope::opaque_token(digest)).token_expires(until).owned_by_client(client.id())]
             }
             _ => match self.verifier.verify_expired(token, now) {
@@ -212,7 +216,7 @@ impl TokenEndpoint {
             },
         };
         let why = |revocation: Revocation| revocation.reason("token_revocation").revoked_by(client.id());
-        Ok(Intent::Each(revocations.into_iter().map(why).collect()))
+        Ok(Intent::Revoke(revocations.into_iter().map(why).collect()))
     }
 
     async fn revocations_of(
@@ -224,7 +228,11 @@ impl TokenEndpoint {
         let owner = self.owner(identity, client, ways)?;
         let iss = identity.iss();
         let revocations = match (identity.sid(), owner) {
-            (Some(sid), Some(owner)) => vec![Revocation::new(Scope::client_session(iss, sid, owner))],
+            // The token too: whoever checks it may not read the session or the client from it.
+            (Some(sid), Some(owner)) => {
+                let session = Revocation::new(Scope::client_session(iss, sid, owner));
+                std::iter::once(session).chain(token_of(identity).ok()).collect()
+            }
             (Some(_), None) => vec![token_of(identity)?],
             (None, owner) => {
                 let session = match self.session_of(identity).await?.as_deref() {
@@ -236,7 +244,9 @@ impl TokenEndpoint {
                 session.map(Revocation::new).into_iter().chain([token_of(identity)?]).collect()
             }
         };
-        Ok(revocations.into_iter().map(|revocation| revocation.owned_by(identity, client.id())).collect())
+        let claims = identity.claims();
+        let owned = |revocation: Revocation| revocation.with_times_of(&claims).owned_by(identity, client.id());
+        Ok(revocations.into_iter().map(owned).collect())
     }
 
     /// The client that a token was issued to, where this one may revoke it; `None` for one that names nobody.

@@ -30,7 +30,7 @@ pub use self::{
 
 pub(crate) use self::{
     cache::Verified,
-    source::{Asked, Found, Head},
+    source::{Asked, Found, Head, MissingClaims},
 };
 #[cfg(feature = "endpoint")]
 pub(crate) use self::{

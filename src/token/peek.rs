@@ -69,7 +69,7 @@ impl Source for Peek {
         let claims = members.claims(names).map_err(malformed)?;
         check_times(claims.iat, claims.exp, context)?;
         let claims = claims.as_claims(iss, jws.signing_input.as_bytes());
-        check_claims(&claims, context.policy)?;
+        check_claims(&claims, context)?;
         let keys = claims.keys_among(context.denylist.hasher(), context.denylist.kinds());
         check_revoked(&keys, context)?;
         // Unverified: there is no identity to hand on.

@@ -1,4 +1,11 @@
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{
+    fmt,
+    marker::PhantomData,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use http::{Extensions, HeaderMap, Uri};
 
@@ -27,13 +34,14 @@ pub(crate) struct Head<'a> {
 pub(crate) struct Asked<'a> {
     pub(crate) denylist: &'a Denylist,
     pub(crate) policy: &'a Policy,
+    pub(crate) missing: &'a MissingClaims,
 }
 
 impl<'a> Asked<'a> {
     /// Reads the clock, once there is a token to judge.
     #[inline]
     pub(super) fn now(self) -> Context<'a> {
-        Context { denylist: self.denylist, policy: self.policy, now: self.denylist.now() }
+        Context { denylist: self.denylist, policy: self.policy, missing: self.missing, now: self.denylist.now() }
     }
 }
 
@@ -42,6 +50,7 @@ impl<'a> Asked<'a> {
 pub(crate) struct Context<'a> {
     pub(crate) denylist: &'a Denylist,
     pub(crate) policy: &'a Policy,
+    missing: &'a MissingClaims,
     pub(crate) now: Moment,
 }
 
@@ -51,6 +60,16 @@ pub(crate) enum Found {
     Nothing,
     /// A token that may pass, and what is known of it where this source verified it.
     Clear(Option<Arc<Verified>>),
+    /// A token that was verified and must not pass.
+    Refused(Rejection, Arc<Verified>),
+}
+
+/// How many tokens left out a claim that revocation could go by.
+#[derive(Debug, Default)]
+pub(crate) struct MissingClaims {
+    pub(crate) jti: AtomicU64,
+    pub(crate) sid: AtomicU64,
+    pub(crate) iat: AtomicU64,
 }
 
 mod sealed {
@@ -88,17 +107,19 @@ pub(super) fn check_times(iat: Option<u64>, exp: Option<u64>, context: Context<'
 
 /// The policies for claims that are left out.
 #[inline]
-pub(super) fn check_claims(claims: &Claims<'_>, policy: &Policy) -> Result<(), Rejection> {
-    if policy.missing_jti == MissingClaim::Deny && claims.jti.is_none() {
-        return Err(Rejection::MissingJti);
-    }
-    if policy.missing_sid == MissingClaim::Deny && claims.sid.is_none() {
-        return Err(Rejection::MissingSid);
-    }
-    if policy.missing_iat == MissingIat::Deny && claims.iat.is_none() {
-        return Err(Rejection::MissingIat);
-    }
-    Ok(())
+pub(super) fn check_claims(claims: &Claims<'_>, context: Context<'_>) -> Result<(), Rejection> {
+    let Context { policy, missing, .. } = context;
+    // Counted whatever the policy is: the number says what a stricter one would do.
+    let check = |there: bool, count: &AtomicU64, deny: bool, rejection| {
+        if there {
+            return Ok(());
+        }
+        count.fetch_add(1, Ordering::Relaxed);
+        if deny { Err(rejection) } else { Ok(()) }
+    };
+    check(claims.jti.is_some(), &missing.jti, policy.missing_jti == MissingClaim::Deny, Rejection::MissingJti)?;
+    check(claims.sid.is_some(), &missing.sid, policy.missing_sid == MissingClaim::Deny, Rejection::MissingSid)?;
+    check(claims.iat.is_some(), &missing.iat, policy.missing_iat == MissingIat::Deny, Rejection::MissingIat)
 }
 
 /// The verdict of the denylist as a result.
@@ -114,7 +135,10 @@ pub(super) fn check_revoked(keys: &ScopeKeys, context: Context<'_>) -> Result<()
 /// The identity is in the request's extensions already, put there by a layer outside that verified the token.
 ///
 /// A request that presents a token but has no such extension is refused: the verifying layer did not run, or
-/// runs inside, and passing the request on would skip the check.
+/// runs inside, and passing the request on would skip the check. Say where tokens are presented with
+/// [`FromExtension::extractor`] where that is not the `Authorization` header (a session cookie, say), or ask for an
+/// identity on every request ([`NoToken::Deny`](crate::policy::NoToken::Deny)): else a layer in the wrong order checks
+/// nothing.
 #[must_use]
 pub struct FromExtension<T> {
     extractor: Extractor,
@@ -155,7 +179,7 @@ impl<T: VerifiedClaims> sealed::Source for FromExtension<T> {
         if verified.opaque.is_none() || verified.exp.is_some() {
             check_times(verified.iat, verified.exp, context)?;
         }
-        check_claims(&verified, context.policy)?;
+        check_claims(&verified, context)?;
         match claims.keys(denylist.hasher()) {
             Some(keys) => check_revoked(keys, context)?,
             None => check_revoked(&verified.keys_among(denylist.hasher(), denylist.kinds()), context)?,
@@ -217,7 +241,7 @@ impl<V: Verifier> Verify<V> {
     #[cold]
     fn verify(&self, token: &str, epoch: u64, context: Context<'_>) -> Result<Arc<Verified>, Rejection> {
         let identity = self.verifier.verify(token, context.now.unix())?;
-        check_claims(&identity.claims(), context.policy)?;
+        check_claims(&identity.claims(), context)?;
         let keys = identity.claims().keys(context.denylist.hasher());
         let verified = Arc::new(Verified::new(token, identity, keys, epoch));
         self.cache.insert(Arc::clone(&verified));
@@ -261,12 +285,12 @@ impl<V: Verifier> sealed::Source for Verify<V> {
         check_times(verified.identity.iat(), verified.identity.exp(), context)?;
         if !verified.is_clear(generation) {
             if let Some(reason) = context.denylist.revoked(&verified.keys, context.policy.missing_iat) {
-                return Err(Rejection::Revoked(reason));
+                return Ok(Found::Refused(Rejection::Revoked(reason), verified));
             }
             verified.set_clear(generation);
         }
         if let Some(why) = context.denylist.doubt(context.now) {
-            return Err(Rejection::Unknown(why));
+            return Ok(Found::Refused(Rejection::Unknown(why), verified));
         }
         Ok(Found::Clear(Some(verified)))
     }
