@@ -53,7 +53,9 @@
 //! | feature | brings | default |
 //! | --- | --- | --- |
 //! | `jwt` | `token::JwtVerifier`: signed JWTs, on jsonwebtoken with aws-lc | yes |
-//! | `endpoint` | the revocation routes (brings `sync`) | yes |
+//! | `endpoint` | the revocation routes, directories and the recorder (brings `sync`) | yes |
+//! | `mtls` | client authentication by certificate | |
+//! | `directory-file` | users from a TOML file | |
 //! | `sync` | backends, the replica task, `Revocations` (needs tokio) | with `endpoint` |
 //! | `jwks-http` | key sets fetched and refreshed over HTTPS | |
 //! | `sqlite` | the embedded durable backend | |

@@ -56,7 +56,7 @@ run_tests() {
 step 'format' cargo fmt --all --check
 step 'clippy, everything' cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 step 'clippy, no features' cargo clippy --quiet --locked --lib --no-default-features -- -D warnings
-for feature in jwt sync endpoint jwks-http sqlite tracing; do
+for feature in jwt sync endpoint jwks-http sqlite mtls directory-file tracing; do
   step "clippy, only $feature" cargo clippy --quiet --locked --lib --no-default-features --features "$feature" -- -D warnings
 done
 step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --locked --workspace --no-deps --all-features
@@ -65,4 +65,7 @@ step 'tests, no features' run_tests --locked -p minimal
 step 'tests, all features' run_tests --locked --workspace --exclude minimal
 step 'documentation tests' cargo test --quiet --locked --doc
 step 'model checking' cargo test --quiet --locked --release --manifest-path loom/Cargo.toml --target-dir target/loom
+if $full; then
+  step 'benchmarks' cargo bench --quiet --locked --workspace
+fi
 echo 'all checks passed'
