@@ -44,11 +44,10 @@ use self::{
 };
 use super::{
     ClaimNames, Identity, Verifier, VerifyError,
+    extract::MAX_TOKEN,
     strict::{CompactJws, Malformed, Members},
 };
 
-/// Longer tokens are refused unread.
-const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// How many keys are tried for one token: bounds the work that a stranger can cause.
 const MAX_TRIES: usize = 16;
 
@@ -223,7 +222,7 @@ impl JwtVerifier {
     }
 
     fn check(&self, token: &str, now: u64, times: Times) -> Result<Identity, VerifyError> {
-        if token.len() > MAX_TOKEN_BYTES {
+        if token.len() > MAX_TOKEN {
             return Err(VerifyError::Malformed);
         }
         let jws = CompactJws::parse(token)?;
