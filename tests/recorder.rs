@@ -546,7 +546,7 @@ async fn bodies_pass_byte_for_byte() {
         let seen = server.behind.seen.lock().unwrap();
         let (headers, body) = &seen[0];
         assert_eq!(body, asked.as_bytes());
-        assert!(!headers.contains_key("accept-encoding"));
+        assert_eq!(headers["accept-encoding"], "identity");
         assert_eq!(
             (headers["x-custom"].as_bytes(), headers["content-length"].to_str().unwrap()),
             (&b"1"[..], &*asked.len().to_string())
@@ -797,4 +797,48 @@ async fn l9_nothing_is_printed() {
     let grant = server.recorder.family_of("secret-r").await.unwrap();
     let printed = format!("{:?} {grant:?}", server.recorder);
     assert!(!printed.contains("secret-"), "{printed}");
+}
+
+/// L1: the token endpoint is no way around the check, by whichever parameter or header a revoked token comes.
+#[tokio::test]
+async fn l1_a_revoked_token_buys_nothing_at_the_token_endpoint() {
+    let server = Server::on(Memory::new(), MemoryStore::new(), |recorder| recorder.verifier(verifier())).await;
+    let (dead, live) = (token(json!({"jti": "dead"})), token(json!({"jti": "live"})));
+    assert_eq!(server.revoke(&dead).await, 200);
+    server.behind.answers(json!({"access_token": "a1"}));
+    let exchange = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange";
+    for (name, token, status) in [
+        ("subject_token", &dead, 400),
+        ("actor_token", &dead, 400),
+        ("assertion", &dead, 400),
+        ("subject_token", &live, 200),
+    ] {
+        server.behind.answers(json!({"access_token": "a1"}));
+        let answer = server.token(&format!("{exchange}&{name}={token}")).await;
+        assert_eq!(answer.status, status, "{name}: {}", answer.body);
+    }
+    for (token, status) in [(&dead, 401), (&live, 200)] {
+        let bearer = format!("authorization: Bearer {token}");
+        server.behind.answers(json!({"access_token": "a1"}));
+        let request = Server::request("/oauth/token", &[&bearer], "grant_type=client_credentials");
+        assert_eq!(raw(server.address, request).await.status, status);
+    }
+}
+
+/// Rules 17, 19: what another parser could read as a parameter, a path or a client of its own never reaches it.
+#[tokio::test]
+async fn rule19_nothing_that_two_parsers_read_differently_gets_behind() {
+    let server = Server::on(Memory::new(), MemoryStore::new(), |recorder| recorder).await;
+    server.behind.answers(json!({"access_token": "a1"}));
+    let refresh = "grant_type=refresh_token";
+    for body in ["[refresh_token]=r", "+refresh_token=r", "refresh_token[]=r", "Refresh_Token=r&refresh_token=s"] {
+        assert_eq!(server.token(&format!("{refresh}&{body}")).await.status, 400, "{body}");
+    }
+    // `APP` authenticates as "app".
+    assert_eq!(server.token(&format!("{refresh}&refresh_token=r&client_id=other")).await.status, 400);
+    for path in ["/oauth/token.json", "/OAuth/Token", "/oauth/token%20", "/oauth//token"] {
+        let request = Server::request(path, &[APP], &format!("{refresh}&refresh_token=r"));
+        assert_eq!(raw(server.address, request).await.status, 400, "{path}");
+    }
+    assert!(server.behind.seen.lock().unwrap().is_empty());
 }

@@ -23,7 +23,11 @@ impl Form {
             let equals = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
             let name = decode(&pair[..equals]).ok_or(Refusal::Form)?;
             let value = decode(pair.get(equals + 1..).unwrap_or_default()).ok_or(Refusal::Form)?;
-            if fields.iter().any(|(known, _)| *known == *name) {
+            // RFC 6749 §8.2. Other names are read as these by some parsers: in brackets, with a blank in front.
+            if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) {
+                return Err(Refusal::Form);
+            }
+            if fields.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name)) {
                 return Err(Refusal::Duplicate);
             }
             if fields.len() == MAX_PARAMETERS {
@@ -132,6 +136,10 @@ mod tests {
             (b"token=a\n", Refusal::Form),
             (b"a=1;token=b", Refusal::Form),
             (b"%FF=a", Refusal::Form),
+            (b"[token]=a", Refusal::Form),
+            (b"+token=a", Refusal::Form),
+            (b"token[]=a", Refusal::Form),
+            (b"Token=a&token=b", Refusal::Duplicate),
         ] {
             assert_eq!(Form::parse(body).unwrap_err(), refusal, "{}", body.escape_ascii());
         }

@@ -127,8 +127,10 @@ impl Front {
     /// Records what was planned and, where the recorder knows more tokens that it is about, those too. The answer is
     /// this layer's own, `Err` where nothing may be pretended.
     async fn record(&self, target: Target, planned: Planned) -> Result<Answer, Answer> {
-        let Planned { plan, grants } = planned;
+        let Planned { mut plan, grants } = planned;
         let (scopes, client) = (plan.intent.scopes(), plan.client.clone());
+        // A one-time message has not had its effect before the recorder has done its part.
+        let claimed = plan.claimed.take();
         let answer = self.endpoints.commit(target, plan).await;
         if !answer.is_success() {
             return Err(answer);
@@ -141,6 +143,9 @@ impl Front {
             for scope in &scopes {
                 recorder.end(scope, client.id()).await.map_err(failed)?;
             }
+        }
+        if let Some(claimed) = claimed {
+            claimed.spend();
         }
         Ok(answer)
     }

@@ -199,8 +199,11 @@ where
         FrontFuture::boxed(match way {
             Way::Endpoint(target) => forward::run(front, target, request, ready.into_inner()).boxed(),
             Way::Metadata => metadata::run(front, request, ready).boxed(),
-            // Its `Authorization` authenticates the client; there is no token to check.
-            Way::Token => observe::run(front, request, ready.into_inner()).boxed(),
+            // `Authorization: Basic` authenticates the client; anything else there is a token, and is checked as one.
+            Way::Token if observe::is_basic(request.headers()) => {
+                observe::run(front, request, ready.into_inner()).boxed()
+            }
+            Way::Token => observe::run(front, request, ready).boxed(),
             Way::Ambiguous => {
                 let answer = front.endpoints.turn_away(Refusal::AmbiguousPath).into_response();
                 futures_util::future::ready(Ok(answer)).boxed()

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{
-    Method, Request, Response, StatusCode,
+    HeaderValue, Method, Request, Response, StatusCode,
     header::{self, HeaderMap},
     request::Parts,
 };
@@ -62,7 +62,8 @@ where
         Ok(asked) => asked,
         Err(answer) => return Ok(answer.into_response()),
     };
-    head.headers.remove(header::ACCEPT_ENCODING);
+    // Left out, it would allow any coding (RFC 9110 §12.5.3).
+    head.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     finish(front, async move {
         let Asked { client, presented, body } = asked;
         let response = inner.call(Request::from_parts(head, Bytes::from_owner(body).into())).await?;
@@ -87,7 +88,13 @@ impl Observed {
         form::check_head(&head.headers, FORM).map_err(refused)?;
         let body = body::read(body, MAX_REQUEST, READ_TIMEOUT).await.map_err(refused)?;
         let form = Form::parse(&body).map_err(refused)?;
-        let client = client_of(&head.headers, &form);
+        let client = client_of(&head.headers, &form).map_err(refused)?;
+        // Other grants that present a token (RFC 8693, RFC 7521): a revoked one buys nothing.
+        for name in ["subject_token", "actor_token", "assertion"] {
+            if let Some(token) = form.get(name) {
+                self.recorder.refuse_dead(token).await.map_err(denied)?;
+            }
+        }
         let refresh_token = form.get("refresh_token").filter(|_| form.get("grant_type") == Some("refresh_token"));
         let presented = match refresh_token {
             Some(token) => self.recorder.admit(token, client.as_deref()).await.map_err(denied)?,
@@ -126,8 +133,17 @@ impl Observed {
     }
 }
 
+/// Whether the one `Authorization` there is authenticates a client by its secret.
+pub(super) fn is_basic(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(one), None) = (values.next(), values.next()) else { return false };
+    let value = one.as_bytes().trim_ascii_start();
+    let scheme = value.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"));
+    scheme && value.get(5).is_some_and(u8::is_ascii_whitespace) && !value.contains(&b',')
+}
+
 /// Who the client says it is. The service behind decides whether that is so.
-fn client_of(headers: &HeaderMap, form: &Form) -> Option<String> {
+fn client_of(headers: &HeaderMap, form: &Form) -> Result<Option<String>, Refusal> {
     let basic = || {
         let (scheme, credentials) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
         let credentials = credentials.trim().as_bytes();
@@ -140,7 +156,10 @@ fn client_of(headers: &HeaderMap, form: &Form) -> Option<String> {
         let jws = CompactJws::parse(form.get("client_assertion")?).ok()?;
         Members::parse(&jws.payload).ok()?.string("sub").ok()?.map(|sub| sub.into_owned())
     };
-    form.get("client_id").map(str::to_owned).or_else(basic).or_else(assertion)
+    // Whoever is named twice must be one: the service behind may believe the other one.
+    let mut named = [form.get("client_id").map(str::to_owned), basic(), assertion()].into_iter().flatten();
+    let client = named.next();
+    if named.any(|other| Some(&other) != client.as_ref()) { Err(Refusal::SeveralClients) } else { Ok(client) }
 }
 
 /// The answer in place of the service's own (RFC 6749 §5.2).

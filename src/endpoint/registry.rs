@@ -310,6 +310,10 @@ impl RegisteredClient {
         self.client.clone().authenticated_by(method)
     }
 
+    const fn has_secret(&self) -> bool {
+        matches!(self.credential, Credential::Secret { .. })
+    }
+
     const fn is_public(&self) -> bool {
         matches!(self.credential, Credential::None)
     }
@@ -344,8 +348,9 @@ impl ClientAuthenticator for Clients {
             let claimed = claimed_id(presented);
             let id = claimed.as_ref().ok().and_then(Option::as_deref).or(presented.id());
             let known = id.and_then(|id| self.clients.get(id));
-            // There is nothing to guess of a public client, and nobody is to lock it out.
-            let guessed = id.filter(|_| !known.is_some_and(RegisteredClient::is_public));
+            // Only a secret can be guessed: else a stranger could lock a client out by its name alone.
+            let secret = matches!(presented, Presented::Basic { .. } | Presented::Post { .. });
+            let guessed = id.filter(|_| secret && known.is_none_or(RegisteredClient::has_secret));
             let who = Who { id: guessed, known: known.is_some(), peer: call.peer };
             let now = call.revocations.denylist().now().monotonic;
             if let Some(retry_after) = self.failures.wait(who, now) {

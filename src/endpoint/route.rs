@@ -45,6 +45,12 @@ impl<T: Copy + PartialEq> Routes<T> {
                 return if trimmed.len() == path.len() { Match::Exact(*endpoint) } else { Match::Ambiguous(*endpoint) };
             }
         }
+        // Some servers fold case, and some take an extension for a format.
+        for (route, endpoint) in &self.0 {
+            if route.looks_like(trimmed) {
+                return Match::Ambiguous(*endpoint);
+            }
+        }
         if is_suspicious(trimmed.as_bytes()) { self.find_normalised(trimmed) } else { Match::Other }
     }
 
@@ -81,7 +87,22 @@ impl Route {
                 segment => segments.push(segment),
             }
         }
-        segments.into_iter().eq(self.0.split('/').skip(1).map(str::as_bytes))
+        let mut path = Vec::new();
+        for segment in segments {
+            path.push(b'/');
+            path.extend_from_slice(segment);
+        }
+        std::str::from_utf8(&path).is_ok_and(|path| self.looks_like(path.trim_end()))
+    }
+
+    /// The same path but for case and an extension (`.json`).
+    #[inline]
+    fn looks_like(&self, path: &str) -> bool {
+        let own = self.0.as_bytes();
+        match path.as_bytes().split_at_checked(own.len()) {
+            Some((head, rest)) => matches!(rest.first(), None | Some(b'.')) && head.eq_ignore_ascii_case(own),
+            None => false,
+        }
     }
 }
 
@@ -130,6 +151,11 @@ mod tests {
         assert_eq!(routes.find("/oauth/revoke_session"), Match::Exact(EndpointName::Session));
         assert_eq!(routes.find("/oauth//revoke_session"), Match::Ambiguous(EndpointName::Session));
         for ambiguous in [
+            "/OAUTH/revoke",
+            "/oauth/Revoke",
+            "/oauth/revoke.json",
+            "/oauth/revoke%20",
+            "/OAuth/%72evoke.xml",
             "/oauth/%72evoke",
             "/oauth/%2572evoke",
             "/oauth/%25%37%32evoke",
@@ -163,7 +189,6 @@ mod tests {
             "*",
             "/oauth",
             "/oauth/",
-            "/OAUTH/revoke",
             "/oauth/revoke2",
             "/oauth/revoke/x",
             "/oauth/revoke/..",

@@ -38,7 +38,7 @@ use crate::{
     policy::MissingIat,
     revocation::{Revocation, Scope, ScopeKey},
     sync::RevokeError,
-    token::{ClaimNames, Claims, OpaqueKeys, Verifier},
+    token::{ClaimNames, Claims, CompactJws, OpaqueKeys, VerifiedClaims as _, Verifier},
 };
 
 /// What happens when a refresh token is used again after another has taken its place (RFC 9700 §4.14.2).
@@ -327,6 +327,27 @@ impl Recorder {
             }
         }
         Ok(None)
+    }
+
+    /// Refuses a token that is known to be dead, of whatever kind: its grant has ended, or a revocation covers it.
+    pub(crate) async fn refuse_dead(&self, token: &str) -> Result<(), Denied> {
+        if let Some((grant, member)) = self.find(token).await? {
+            self.check(&grant, &member)?;
+            if grant.ended {
+                return Err(Denied::InvalidGrant);
+            }
+        }
+        for digest in self.keys.digests(token.as_bytes()) {
+            self.verdict(&Claims::new(&self.issuer).opaque(&digest))?;
+        }
+        if let (Some(verifier), true) = (&self.verifier, CompactJws::looks_like(token)) {
+            let now = self.revocations.denylist().now().unix();
+            // What is not ours to verify is the authorization server's to refuse.
+            if let Ok(identity) = verifier.verify_expired(token, now) {
+                self.verdict(&identity.claims())?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether a refresh token may go on to the authorization server, and what is known of it.

@@ -120,7 +120,6 @@ where
     // The answer must be whole, and readable here. Its length is known only with the body, so HEAD asks for it too.
     *request.method_mut() = Method::GET;
     for name in [
-        header::ACCEPT_ENCODING,
         header::IF_NONE_MATCH,
         header::IF_MODIFIED_SINCE,
         header::IF_MATCH,
@@ -130,6 +129,8 @@ where
     ] {
         request.headers_mut().remove(name);
     }
+    // Left out, it would allow any coding (RFC 9110 §12.5.3).
+    request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let response = inner.call(request).await?;
     if response.status() == StatusCode::NOT_FOUND && whole_site {
         return Ok(metadata.serve_alone(&front.endpoints).answer(&asked, head_only));
@@ -177,7 +178,14 @@ impl Metadata {
             if name == "session_revocation_endpoint" || self.auth_methods.is_empty() {
                 continue;
             }
-            members.push(document::Member::list(&format!("{name}_auth_methods_supported"), &self.auth_methods));
+            // The global endpoint's body is JSON: nothing that goes into a form can authenticate there.
+            let in_a_form = |method: &String| method == "client_secret_post" || method.ends_with("_jwt");
+            let global = endpoint == EndpointName::Global;
+            let methods: Vec<_> =
+                self.auth_methods.iter().filter(|method| !(global && in_a_form(method))).cloned().collect();
+            if !methods.is_empty() {
+                members.push(document::Member::list(&format!("{name}_auth_methods_supported"), &methods));
+            }
             let signs = self.auth_methods.iter().any(|method| method.ends_with("_jwt"));
             if name == "revocation_endpoint" && signs && !self.signing_algs.is_empty() {
                 let name = "revocation_endpoint_auth_signing_alg_values_supported";
