@@ -59,6 +59,7 @@
 //! | `sync` | backends, the replica task, `Revocations` (needs tokio) | with `endpoint` |
 //! | `jwks-http` | key sets fetched and refreshed over HTTPS | |
 //! | `sqlite` | the embedded durable backend | |
+//! | `postgres` | users from PostgreSQL | |
 //! | `directory-file` | users from a TOML file, for the session and global routes | |
 //! | `tracing` | events through the `tracing` facade | |
 //! | `full` | all of it | |

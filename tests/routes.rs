@@ -1097,7 +1097,7 @@ async fn a_directory_in_sqlite() {
         Some("SELECT issuer, sub FROM users WHERE attribute = ?1 AND value = ?2 ORDER BY position".to_owned());
     statements.sessions_of_subject = Some("SELECT sid FROM sessions WHERE issuer = ?1 AND sub = ?2".to_owned());
     statements.session_of_token = Some("SELECT sid FROM tokens WHERE issuer = ?1 AND jti = ?2".to_owned());
-    let directory = SqlDirectory::open(&url, statements.clone()).await.unwrap();
+    let directory = SqlDirectory::connect(&url, statements.clone()).await.unwrap();
     let issuers = [ISSUER.to_owned()];
     let found = directory.find_users("uid", "a'b", &issuers).await.unwrap();
     assert_eq!(found, [User::new(ISSUER, "1"), User::new(ISSUER, "2")]);
@@ -1106,6 +1106,6 @@ async fn a_directory_in_sqlite() {
     assert_eq!(directory.session_of_token(ISSUER, "j").await.unwrap().as_deref(), Some("s1"));
     assert_eq!(directory.session_of_token(ISSUER, "k").await.unwrap(), None);
     statements.find_users = Some("SELECT issuer, sub FROM missing".to_owned());
-    let error = SqlDirectory::open(&url, statements).await.unwrap_err().to_string();
+    let error = SqlDirectory::connect(&url, statements).await.unwrap_err().to_string();
     assert!(error.contains("find_users") && error.contains("missing"), "{error}");
 }

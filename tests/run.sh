@@ -20,12 +20,14 @@ export REVOCATION_TESTS_FULL=$full
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 
 # Command and the Debian package that brings it.
-needed=(cc:gcc)
+needed=(cc:gcc setpriv:util-linux)
 
 missing=()
 for pair in "${needed[@]}"; do
   command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
+# Debian keeps the server's programs off the PATH.
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 if ((${#missing[@]})); then
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
     apt-get update -qq
@@ -56,7 +58,7 @@ run_tests() {
 step 'format' cargo fmt --all --check
 step 'clippy, everything' cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 step 'clippy, no features' cargo clippy --quiet --locked --lib --no-default-features -- -D warnings
-for feature in jwt sync endpoint jwks-http sqlite mtls directory-file tracing; do
+for feature in jwt sync endpoint jwks-http sqlite postgres mtls directory-file tracing; do
   step "clippy, only $feature" cargo clippy --quiet --locked --lib --no-default-features --features "$feature" -- -D warnings
 done
 step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --locked --workspace --no-deps --all-features

@@ -3,13 +3,15 @@
 mod claims;
 #[cfg(feature = "directory-file")]
 mod file;
-#[cfg(feature = "sqlite")]
+mod recorded;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 
 pub use self::claims::ClaimsOnly;
 #[cfg(feature = "directory-file")]
 pub use self::file::FileDirectory;
-#[cfg(feature = "sqlite")]
+pub use self::recorded::RecordedDirectory;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use self::sql::{SqlDirectory, SqlStatements};
 
 use std::{error::Error, fmt, sync::Arc};
