@@ -355,6 +355,25 @@ async fn l2_a_full_list_refuses_the_write() {
     assert!((0..10).all(|n| denied(&revocations, &token(n))));
 }
 
+/// Rule 5: what the feed brings is applied over the budget too, with an alarm.
+#[tokio::test]
+async fn rule5_the_feed_is_applied_over_the_budget() {
+    let backend = Memory::new();
+    let mut config = config();
+    config.denylist.budget = 10;
+    let here = Revocations::start(backend.clone(), config).await.unwrap();
+    // Written past every node's budget, as by one that was started with another.
+    let records = (0..20).map(|n| {
+        let revocation = Revocation::new(Scope::token(ISSUER, n.to_string())).token_expires(unix() + 60);
+        Change::Revoke(revocation.into_record(here.denylist().hasher(), here.denylist().lifetimes(), unix()))
+    });
+    backend.publish(&records.collect::<Vec<_>>()).await.unwrap();
+    eventually("the alarm", || async { here.status().over_budget }).await;
+    let last = Identity::from_verified(&Claims::new(ISSUER).jti("19").iat(unix()).exp(unix() + 60));
+    assert!(denied(&here, &last));
+    assert!(matches!(here.log_out(&alice("1", unix())).await, Err(RevokeError::Full { .. })));
+}
+
 /// Rule 9: a cutoff from the future would lock a user out; it is capped.
 #[tokio::test]
 async fn rule9_future_cutoffs_are_capped() {

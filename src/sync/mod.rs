@@ -247,6 +247,8 @@ pub struct Status {
     pub records: usize,
     /// The budget of records.
     pub budget: usize,
+    /// More is held than the budget allows, since other nodes recorded it: an alarm. New revocations are refused.
+    pub over_budget: bool,
     /// Which crash an acknowledged revocation survives.
     pub durability: Durability,
     /// Records that it cannot read. While there are any, the node is not in sync.
@@ -535,6 +537,7 @@ impl Revocations {
             applied: state.applied.clone(),
             records: denylist.records(),
             budget: denylist.budget(),
+            over_budget: state.over_budget,
             durability: *durability,
             unreadable: state.unreadable.iter().cloned().collect(),
             last_error: state.last_error.clone(),

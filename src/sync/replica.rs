@@ -18,6 +18,8 @@ pub(super) struct State {
     pub(super) applied: Option<Position>,
     pub(super) unreadable: BTreeSet<String>,
     pub(super) last_error: Option<String>,
+    /// More is held than the budget allows.
+    pub(super) over_budget: bool,
 }
 
 /// A feed that is silent for longer has lost touch, whatever its connection says.
@@ -117,10 +119,18 @@ async fn follow_once(
 
 fn caught_up(denylist: &Denylist, state: &watch::Sender<State>, position: Position, as_of: Moment) {
     denylist.in_step_at(as_of);
+    // What the fleet has recorded is enforced whatever the budget says; but somebody must hear of it.
+    let over_budget = denylist.records() > denylist.budget();
     state.send_if_modified(|state| {
-        let changed = state.applied.as_ref() != Some(&position) || state.last_error.is_some();
+        #[cfg(feature = "tracing")]
+        if over_budget && !state.over_budget {
+            let (records, budget) = (denylist.records(), denylist.budget());
+            tracing::error!(records, budget, "the denylist is over its budget: new revocations are refused; raise it");
+        }
+        let changed =
+            state.applied.as_ref() != Some(&position) || state.last_error.is_some() || state.over_budget != over_budget;
         if changed {
-            *state = State { applied: Some(position), ..State::default() };
+            *state = State { applied: Some(position), over_budget, ..State::default() };
         }
         changed
     });
