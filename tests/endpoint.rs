@@ -892,3 +892,14 @@ async fn around_a_plain_hyper_service() {
     let identity = Toy.verify(&webs, unix()).unwrap();
     assert!(matches!(server.revocations.check(&identity), Verdict::Deny(_)));
 }
+
+/// L3: "revoked" is true of the presented token itself, also for a check that reads neither its session nor its client.
+#[tokio::test]
+async fn l3_the_presented_token_itself_is_revoked() {
+    let server = Server::start().await;
+    let token = token(json!({"jti": "1", "sid": "s"}));
+    server.revoke(&token).await.assert_ok();
+    let now = server.revocations.denylist().now().unix();
+    let bare = Identity::from_verified(&Claims::new(ISSUER).jti("1").iat(now).exp(now + 60));
+    assert!(matches!(server.revocations.check(&bare), Verdict::Deny(_)));
+}
