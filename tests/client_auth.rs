@@ -21,7 +21,7 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use common::{Answer, ISSUER, config, issuer, listen, raw, token, unix, verifier};
+use common::{Answer, ISSUER, config, issuer, listen, log::Log, raw, token, unix, verifier};
 use http::{HeaderName, HeaderValue, Request};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -752,26 +752,7 @@ async fn nothing_secret_is_printed() {
 /// L9: no credential in a log, whichever way it is sent.
 #[tokio::test]
 async fn l9_nothing_secret_is_logged() {
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-    impl std::io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    // For all threads: callsites that another test meets first would stay off otherwise.
-    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let log = Log::start();
 
     let node = Node::with(behind(CertificateHeader::x_forwarded_client_cert(proxies()))).await;
     let good = assertion(json!({}));
@@ -787,7 +768,7 @@ async fn l9_nothing_secret_is_logged() {
     for _ in 0..11 {
         let _ = node.revoke("basic", &[&basic("basic", "secret-hush")], &[]).await;
     }
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     for expected in
         ["invalid_client", "insufficient_scope", "invalid_token", "malformed_certificate", "too_many_failures"]
     {

@@ -1,12 +1,16 @@
 //! The revocation endpoint in front of axum and hyper, over real sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::needless_pass_by_value, missing_docs)]
 
+#[path = "common/log.rs"]
+#[allow(unreachable_pub)]
+mod log;
+
 use std::{
     convert::Infallible,
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -27,6 +31,7 @@ use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use log::Log;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -813,26 +818,7 @@ async fn after_the_shutdown_nothing_is_pretended() {
 /// L9, F41: no token and no secret in a log, whatever is sent.
 #[tokio::test]
 async fn l9_no_token_and_no_secret_is_logged() {
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-    impl std::io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    // For all threads: callsites that another test meets first would stay off otherwise.
-    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let log = Log::start();
 
     let server = Server::with(
         Memory::new(),
@@ -850,7 +836,7 @@ async fn l9_no_token_and_no_secret_is_logged() {
         let _ = server.post(&[], &form(&[("token", token), ("client_id", "web"), ("client_secret", "hush")])).await;
         let _ = server.post(&[], &format!("token={token}&token={token}")).await;
     }
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     for expected in
         ["recorded", "foreign_token", "malformed_token", "invalid_client", "duplicate_parameter", "client=\"web\""]
     {

@@ -7,11 +7,10 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use common::{Answer, get, raw};
+use common::{Answer, eventually, get, raw, unix};
 use serde_json::Value;
 
 const FORM: &str = "content-type: application/x-www-form-urlencoded";
@@ -94,7 +93,8 @@ fn refresh(token: &str) -> String {
 
 /// A cutoff covers the second that it is set in.
 async fn next_second() {
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let began = unix();
+    eventually("the next second", || async { unix() > began }).await;
 }
 
 #[tokio::test]

@@ -389,11 +389,11 @@ impl Revocations {
         let owner = revocation.owner().filter(|owner| owner.names_client).ok_or_else(full)?;
         let (Some(sub), Some(client_id)) = (&owner.sub, &owner.client_id) else { return Err(full()) };
         let scope = Scope::subject_client(&owner.iss, sub, client_id);
-        let record = self.record(&revocation.widened(scope.clone()));
+        let wider = revocation.widened(scope.clone());
+        let record = self.record(&wider);
         match denylist.admit(&record, false) {
             Admission::Room | Admission::OverQuota => {
-                let record = self.reach_ahead(&revocation.widened(scope.clone()), record);
-                Ok(Prepared::Store { record, widened: Some(scope) })
+                Ok(Prepared::Store { record: self.reach_ahead(&wider, record), widened: Some(scope) })
             }
             Admission::Covered => Ok(Prepared::Covered(record)),
             Admission::Expired => Ok(Prepared::Expired),

@@ -8,6 +8,8 @@
     missing_docs
 )]
 
+pub mod log;
+
 use std::{
     future::Future,
     time::{Duration, SystemTime, UNIX_EPOCH},
