@@ -42,8 +42,8 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_revocation::{
     RevocationLayer, Revocations,
     backend::{
-        Backend, BackendError, BackendErrorKind, Claim, Durability, Event, FleetSettings, Memory, NodeStatus, OneTime,
-        Position,
+        Backend, BackendError, BackendErrorKind, Claim, Durability, Event, FleetSettings, Intent, Memory, NodeStatus,
+        OneTime, Position,
     },
     denylist::{Staleness, Verdict},
     endpoint::{
@@ -772,6 +772,22 @@ impl Backend for Flaky {
 
     fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
         self.memory.claim_once(claim)
+    }
+
+    fn finish_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.memory.finish_once(claim)
+    }
+
+    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.memory.intend(intent)
+    }
+
+    fn settle(&self, id: u64) -> BoxFuture<'_, Result<(), BackendError>> {
+        self.memory.settle(id)
+    }
+
+    fn intents(&self) -> BoxFuture<'_, Result<Vec<Intent>, BackendError>> {
+        self.memory.intents()
     }
 
     fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>> {

@@ -24,7 +24,9 @@ use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_revocation::{
     RevocationLayer, Revocations,
-    backend::{Backend, BackendError, Claim, Durability, Event, FleetSettings, Memory, NodeStatus, OneTime, Position},
+    backend::{
+        Backend, BackendError, Claim, Durability, Event, FleetSettings, Intent, Memory, NodeStatus, OneTime, Position,
+    },
     denylist::Verdict,
     directory::{ClaimsOnly, Directory, DirectoryError, RecordedDirectory, User},
     endpoint::{
@@ -73,6 +75,25 @@ impl Backend for Counting {
     fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
         self.writes.fetch_add(1, Ordering::SeqCst);
         self.inner.claim_once(claim)
+    }
+
+    fn finish_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.inner.finish_once(claim)
+    }
+
+    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.inner.intend(intent)
+    }
+
+    fn settle(&self, id: u64) -> BoxFuture<'_, Result<(), BackendError>> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.inner.settle(id)
+    }
+
+    fn intents(&self) -> BoxFuture<'_, Result<Vec<Intent>, BackendError>> {
+        self.inner.intents()
     }
 
     fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>> {

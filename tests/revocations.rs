@@ -20,8 +20,8 @@ use futures_util::{
 use tower_revocation::{
     Revocations,
     backend::{
-        Backend, BackendError, BackendErrorKind, Claim, Durability, Event, FleetSettings, Memory, NodeStatus, OneTime,
-        Position,
+        Backend, BackendError, BackendErrorKind, Claim, Durability, Event, FleetSettings, Intent, Memory, NodeStatus,
+        OneTime, Position,
     },
     denylist::{Reason, Staleness, Verdict, Why},
     revocation::{Change, Cutoff, Revocation, Scope, ScopeKey, ScopeKind},
@@ -111,6 +111,22 @@ impl Backend for Faulty {
 
     fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
         self.inner.claim_once(claim)
+    }
+
+    fn finish_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.inner.finish_once(claim)
+    }
+
+    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.inner.intend(intent)
+    }
+
+    fn settle(&self, id: u64) -> BoxFuture<'_, Result<(), BackendError>> {
+        self.inner.settle(id)
+    }
+
+    fn intents(&self) -> BoxFuture<'_, Result<Vec<Intent>, BackendError>> {
+        self.inner.intents()
     }
 
     fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>> {

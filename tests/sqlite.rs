@@ -99,7 +99,20 @@ async fn refuses_the_file_of_a_newer_version() {
     let (_directory, path) = place();
     drop(Sqlite::open(&path).await.unwrap());
     raw(&path, "PRAGMA user_version = 99").await;
-    refused(&path, BackendErrorKind::Settings, "its schema is 99, this program knows up to 2").await;
+    refused(&path, BackendErrorKind::Settings, "its schema is 99, this program knows up to 3").await;
+}
+
+/// Nobody knows what a message of that version came in: it may not come again.
+#[tokio::test]
+async fn what_an_earlier_version_claimed_stays_claimed() {
+    let (_directory, path) = place();
+    raw(&path, include_str!("../src/backend/sqlite/1.sql")).await;
+    raw(&path, include_str!("../src/backend/sqlite/2.sql")).await;
+    let message = OneTime::new("test", ISSUER, "message", [0; 32], u64::MAX);
+    let digest: String = message.digest().iter().map(|byte| format!("{byte:02x}")).collect();
+    raw(&path, &format!("INSERT INTO claims VALUES ('default', x'{digest}', 9)")).await;
+    let store = Sqlite::open(&path).await.unwrap();
+    assert_eq!(store.claim_once(&message).await.unwrap(), Claim::Repeated);
 }
 
 /// What an earlier version wrote is kept, and can do what this version does.
@@ -108,8 +121,8 @@ async fn brings_the_file_of_an_earlier_version_up_to_date() {
     let (_directory, path) = place();
     raw(&path, include_str!("../src/backend/sqlite/1.sql")).await;
     raw(&path, "INSERT INTO nodes VALUES ('kept', 'node', '{}', 0)").await;
-    let message = OneTime::new("test", ISSUER, "message", u64::MAX);
-    for expected in [Claim::First, Claim::Repeated] {
+    let message = OneTime::new("test", ISSUER, "message", [1; 32], u64::MAX);
+    for expected in [Claim::First, Claim::Again] {
         let store = Sqlite::open(&path).await.unwrap();
         assert_eq!(store.claim_once(&message).await.unwrap(), expected);
     }
@@ -390,6 +403,23 @@ async fn an_unreadable_record_keeps_a_node_from_being_in_sync() {
     eventually("status names the record", named).await;
     raw(&path, "DELETE FROM changes WHERE seq = 77").await;
     node.loaded(LIMIT).await.unwrap();
+}
+
+/// What earlier versions called `by` and `at`.
+#[test]
+fn reads_the_names_of_an_earlier_version() {
+    let revocation = Revocation::new(Scope::token(ISSUER, "1")).revoked_by("helpdesk").reason("stolen");
+    let record = revocation.into_record(&ScopeHasher::new([7; 16]), &Lifetimes::DEFAULT, 1000);
+    let bytes = Change::Revoke(record.clone()).encode();
+    let json = bytes.iter().position(|byte| *byte == b'{').unwrap();
+    let (head, detail) = bytes.split_at(json);
+    let detail = std::str::from_utf8(detail).unwrap();
+    assert!(detail.contains(r#""revoked_by":"helpdesk""#) && detail.contains(r#""revoked_at":1000"#), "{detail}");
+    let older = detail.replace("revoked_by", "by").replace("revoked_at", "at");
+    let Ok(Change::Revoke(read)) = Change::decode(&[head, older.as_bytes()].concat()) else { panic!("{older}") };
+    let detail = read.detail();
+    assert_eq!((detail.revoked_by.as_deref(), detail.revoked_at), (Some("helpdesk"), 1000));
+    assert_eq!(detail, record.detail());
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ use futures_util::{
 };
 use tokio::sync::mpsc;
 
-use super::{Backend, BackendError, Claim, Durability, Event, FleetSettings, NodeStatus, OneTime, Position};
+use super::{Backend, BackendError, Claim, Durability, Event, FleetSettings, Intent, NodeStatus, OneTime, Position};
 use crate::{
     revocation::{
         Change, Cutoff, Detail, Lifetimes, Lift, Record, RevocationId, Scope, ScopeHasher, ScopeKey, ScopeState,
@@ -109,8 +109,12 @@ macro_rules! conformance_tests {
             starts_over_from_a_foreign_position
             survives_a_crash
             lets_one_claim_a_message
+            lets_nothing_else_come_under_a_claimed_id
+            finishes_messages
             forgets_claims_when_they_are_over
             remembers_claims_over_a_crash
+            keeps_intents_until_they_are_settled
+            keeps_intents_over_a_crash
             reports_what_is_unreadable
             delivers_concurrent_changes_in_order
         }
@@ -455,8 +459,11 @@ pub async fn keeps_the_extremes<H: Harness>(harness: &H) {
     let (a, b) = (harness.open().await, harness.open().await);
     let make = Maker::new();
     let key = |sub: &str| make.key(&Scope::subject(ISSUER, sub));
-    let detail =
-        |reason: String| Detail { reason: Some(reason), by: Some("\0\u{10ffff}'\"".into()), ..Detail::default() };
+    let detail = |reason: String| Detail {
+        reason: Some(reason),
+        revoked_by: Some("\0\u{10ffff}'\"".into()),
+        ..Detail::default()
+    };
     let id = RevocationId::from_u64;
     let changes = vec![
         Change::Revoke(Record::new(key("ban"), id(u64::MAX), Cutoff::FOREVER, u64::MAX, &Detail::default())),
@@ -571,34 +578,78 @@ pub async fn lets_one_claim_a_message<H: Harness>(harness: &H) {
     let (a, b) = (harness.open().await, harness.open().await);
     for round in 0..8 {
         let id = format!("message {round}");
-        let message = OneTime::new("conformance", ISSUER, &id, u64::MAX);
+        let message = OneTime::new("conformance", ISSUER, &id, [1; 32], u64::MAX);
         let racing = (0..RACING).map(|n| if n % 2 == 0 { a.claim_once(&message) } else { b.claim_once(&message) });
         let claims =
             done("claim_once", join_all(racing).map(|all| all.into_iter().collect::<Result<Vec<_>, _>>())).await;
         let first = claims.iter().filter(|claim| **claim == Claim::First).count();
         assert_eq!(first, 1, "of {RACING} racing claims of one message, one is the first");
-        assert_eq!(done("claim_once", b.claim_once(&message)).await, Claim::Repeated, "and none that comes later");
+        let again = claims.iter().filter(|claim| **claim == Claim::Again).count();
+        assert_eq!(again, RACING - 1, "the others of {RACING} come again, since it is not finished");
+        assert_eq!(done("claim_once", b.claim_once(&message)).await, Claim::Again, "and so does one that comes later");
     }
     // What only looks the same when it is joined.
     let shifted = format!("e{ISSUER}");
     let others = [
-        OneTime::new("elsewhere", ISSUER, "message 0", u64::MAX),
-        OneTime::new("conformance", "https://other.example/", "message 0", u64::MAX),
-        OneTime::new("conformance", ISSUER, "message 8", u64::MAX),
-        OneTime::new("conformanc", &shifted, "message 0", u64::MAX),
+        OneTime::new("elsewhere", ISSUER, "message 0", [1; 32], u64::MAX),
+        OneTime::new("conformance", "https://other.example/", "message 0", [1; 32], u64::MAX),
+        OneTime::new("conformance", ISSUER, "message 8", [1; 32], u64::MAX),
+        OneTime::new("conformanc", &shifted, "message 0", [1; 32], u64::MAX),
     ];
     for other in others {
         assert_eq!(done("claim_once", a.claim_once(&other)).await, Claim::First, "{other:?} is another message");
     }
 }
 
+/// Under the id of a message that was claimed, nothing else may come, however they race.
+pub async fn lets_nothing_else_come_under_a_claimed_id<H: Harness>(harness: &H) {
+    const RACING: u8 = 16;
+    let (a, b) = (harness.open().await, harness.open().await);
+    for round in 0..8 {
+        let id = format!("message {round}");
+        let messages: Vec<_> =
+            (0..RACING).map(|n| OneTime::new("conformance", ISSUER, &id, [n; 32], u64::MAX)).collect();
+        let store = |n: usize| [&a, &b][n % 2];
+        let racing = messages.iter().enumerate().map(|(n, message)| store(n).claim_once(message));
+        let claims =
+            done("claim_once", join_all(racing).map(|all| all.into_iter().collect::<Result<Vec<_>, _>>())).await;
+        assert_eq!(claims.iter().filter(|claim| **claim == Claim::First).count(), 1, "one is the first: {claims:?}");
+        assert!(!claims.contains(&Claim::Again), "the others are not the same message: {claims:?}");
+        for (n, (message, claim)) in messages.iter().zip(claims).enumerate() {
+            let later = if claim == Claim::First { Claim::Again } else { Claim::Repeated };
+            assert_eq!(done("claim_once", store(n + 1).claim_once(message)).await, later, "the first one holds");
+        }
+    }
+}
+
+/// What is finished never comes again, on any handle; other messages do.
+pub async fn finishes_messages<H: Harness>(harness: &H) {
+    let (a, b) = (harness.open().await, harness.open().await);
+    let [message, other] = ["message", "other"].map(|id| OneTime::new("conformance", ISSUER, id, [1; 32], u64::MAX));
+    for message in [&message, &other] {
+        assert_eq!(done("claim_once", a.claim_once(message)).await, Claim::First);
+    }
+    for store in [&b, &a] {
+        done("finish_once", store.finish_once(&message)).await;
+        for store in [&a, &b] {
+            assert_eq!(done("claim_once", store.claim_once(&message)).await, Claim::Repeated, "what is finished");
+            assert_eq!(done("claim_once", store.claim_once(&other)).await, Claim::Again, "what is not finished");
+        }
+    }
+    // The claim was lost, or purged by a node whose clock is ahead.
+    let unknown = OneTime::new("conformance", ISSUER, "unknown", [1; 32], u64::MAX);
+    done("finish_once", a.finish_once(&unknown)).await;
+    assert_eq!(done("claim_once", b.claim_once(&unknown)).await, Claim::Repeated, "finished without being claimed");
+}
+
 /// A purge forgets claims that are over, and no others.
 pub async fn forgets_claims_when_they_are_over<H: Harness>(harness: &H) {
     let (a, b) = (harness.open().await, harness.open().await);
     let messages = [("over", 999), ("not over", 1000), ("never over", u64::MAX)];
-    let messages = messages.map(|(id, until)| OneTime::new("conformance", ISSUER, id, until));
+    let messages = messages.map(|(id, until)| OneTime::new("conformance", ISSUER, id, [1; 32], until));
     for message in &messages {
         assert_eq!(done("claim_once", a.claim_once(message)).await, Claim::First);
+        done("finish_once", a.finish_once(message)).await;
     }
     assert_eq!(done("purge", b.purge(1000)).await, 0, "a purge counts changes, not claims");
     let expected = [Claim::First, Claim::Repeated, Claim::Repeated];
@@ -607,19 +658,71 @@ pub async fn forgets_claims_when_they_are_over<H: Harness>(harness: &H) {
     }
 }
 
-/// A claim that was acknowledged is remembered after the hardest crash that the store's [`Durability`] covers.
+/// A claim that was acknowledged is remembered after the hardest crash that the store's [`Durability`] covers, and so is
+/// that it was finished.
 pub async fn remembers_claims_over_a_crash<H: Harness>(harness: &H) {
-    let message = OneTime::new("conformance", ISSUER, "message", u64::MAX);
+    let message = |id, message| OneTime::new("conformance", ISSUER, id, [message; 32], u64::MAX);
     {
         let store = harness.open().await;
         if store.durability() == Durability::None {
             return;
         }
-        assert_eq!(done("claim_once", store.claim_once(&message)).await, Claim::First);
+        for id in ["claimed", "finished"] {
+            assert_eq!(done("claim_once", store.claim_once(&message(id, 1))).await, Claim::First);
+        }
+        done("finish_once", store.finish_once(&message("finished", 1))).await;
     }
     harness.restart().await;
     let store = harness.open().await;
-    assert_eq!(done("claim_once", store.claim_once(&message)).await, Claim::Repeated, "claims survive a crash");
+    for (id, digest, expected) in
+        [("claimed", 2, Claim::Repeated), ("claimed", 1, Claim::Again), ("finished", 1, Claim::Repeated)]
+    {
+        let claim = done("claim_once", store.claim_once(&message(id, digest))).await;
+        assert_eq!(claim, expected, "what was {id} with {digest} survives a crash");
+    }
+}
+
+/// An intent is there, as it was, for every node, until it is settled; a purge leaves it alone.
+pub async fn keeps_intents_until_they_are_settled<H: Harness>(harness: &H) {
+    let (a, b) = (harness.open().await, harness.open().await);
+    let make = Maker::new();
+    assert_eq!(done("intents", a.intents()).await, [], "an empty store has no intents");
+    let mut intents: Vec<_> = (0..3).map(|n| Intent::new(n, &make.tokens(n * 10..n * 11 + 5))).collect();
+    // What no version can read is kept all the same.
+    intents.extend([0, 1, u64::MAX, 1 << 63].map(|id| Intent::stored(id, id.to_be_bytes().to_vec())));
+    for (n, intent) in intents.iter().enumerate() {
+        done("intend", if n % 2 == 0 { &a } else { &b }.intend(intent)).await;
+    }
+    done("purge", a.purge(u64::MAX)).await;
+    intents.sort_by_key(|intent| intent.id);
+    for store in [&a, &b] {
+        assert_eq!(all_intents(store).await, intents, "every intent is there for every node");
+    }
+    for (n, intent) in intents.iter().enumerate() {
+        // Twice, as two nodes would that found it.
+        for store in [&b, &a] {
+            done("settle", store.settle(intent.id)).await;
+            assert_eq!(all_intents(store).await, intents[n + 1..], "one that was settled is gone, and no other");
+        }
+    }
+}
+
+/// An intent that was acknowledged survives the hardest crash that the store's [`Durability`] covers.
+pub async fn keeps_intents_over_a_crash<H: Harness>(harness: &H) {
+    let intents = [1, 2].map(|n| Intent::new(n, &[Maker::new().token(n)]));
+    {
+        let store = harness.open().await;
+        if store.durability() == Durability::None {
+            return;
+        }
+        for intent in &intents {
+            done("intend", store.intend(intent)).await;
+        }
+        done("settle", store.settle(intents[0].id)).await;
+    }
+    harness.restart().await;
+    let store = harness.open().await;
+    assert_eq!(done("intents", store.intents()).await, intents[1..], "intents, and that they are settled, survive");
 }
 
 /// A record that cannot be read is reported, by name, and never skipped in silence; all others are delivered.
@@ -731,6 +834,12 @@ fn ids(change: &Change) -> Vec<RevocationId> {
         Change::Revoke(record) => vec![record.id()],
         Change::Lift(lift) => lift.ids().to_vec(),
     }
+}
+
+async fn all_intents(store: &impl Backend) -> Vec<Intent> {
+    let mut all = done("intents", store.intents()).await;
+    all.sort_by_key(|intent| intent.id);
+    all
 }
 
 fn state_of<'a>(changes: impl IntoIterator<Item = &'a Change>) -> ScopeState {

@@ -11,7 +11,7 @@ use futures_util::{
 };
 use tokio::sync::watch;
 
-use super::{Backend, BackendError, Claim, Durability, Event, FleetSettings, NodeStatus, OneTime, Position};
+use super::{Backend, BackendError, Claim, Durability, Event, FleetSettings, Intent, NodeStatus, OneTime, Position};
 use crate::{
     revocation::{Change, ScopeKey},
     time::Clock,
@@ -39,8 +39,15 @@ struct State {
     /// Changes and their offsets, in order.
     log: Vec<(u128, Change)>,
     nodes: HashMap<String, (NodeStatus, Instant)>,
-    /// Digests of claimed messages, and until when they count.
-    claims: HashMap<[u8; 32], u64>,
+    /// By the digests of their ids.
+    claims: HashMap<[u8; 32], Claimed>,
+    intents: HashMap<u64, Intent>,
+}
+
+struct Claimed {
+    message: [u8; 32],
+    until: u64,
+    finished: bool,
 }
 
 /// How many changes one event carries.
@@ -152,18 +159,38 @@ impl Backend for Memory {
 
     fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
         let outcome = match self.state().claims.entry(claim.digest()) {
-            Entry::Occupied(_) => Claim::Repeated,
+            Entry::Occupied(held) => claim.against(&held.get().message, held.get().finished),
             Entry::Vacant(place) => {
-                place.insert(claim.until);
+                place.insert(Claimed { message: claim.message, until: claim.until, finished: false });
                 Claim::First
             }
         };
         future::ready(Ok(outcome)).boxed()
     }
 
+    fn finish_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<(), BackendError>> {
+        let claimed = Claimed { message: claim.message, until: claim.until, finished: false };
+        self.state().claims.entry(claim.digest()).or_insert(claimed).finished = true;
+        future::ready(Ok(())).boxed()
+    }
+
+    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.state().intents.insert(intent.id, intent.clone());
+        future::ready(Ok(())).boxed()
+    }
+
+    fn settle(&self, id: u64) -> BoxFuture<'_, Result<(), BackendError>> {
+        self.state().intents.remove(&id);
+        future::ready(Ok(())).boxed()
+    }
+
+    fn intents(&self) -> BoxFuture<'_, Result<Vec<Intent>, BackendError>> {
+        future::ready(Ok(self.state().intents.values().cloned().collect())).boxed()
+    }
+
     fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>> {
         let mut state = self.state();
-        state.claims.retain(|_, until| *until >= before);
+        state.claims.retain(|_, claimed| claimed.until >= before);
         let held = state.log.len();
         state.log.retain(|(_, change)| change.retain_until() >= before);
         future::ready(Ok((held - state.log.len()) as u64)).boxed()

@@ -1,16 +1,20 @@
 //! The shared truth behind the denylists of a fleet: durable, ordered, with a change feed.
 
 pub mod conformance;
+mod intent;
 mod memory;
 mod one_time;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "endpoint")]
+pub(crate) use self::one_time::digest;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::Sqlite;
 #[cfg(all(feature = "sqlite", feature = "endpoint"))]
 pub(crate) use self::sqlite::create as create_private;
 pub use self::{
+    intent::Intent,
     memory::Memory,
     one_time::{Claim, OneTime},
 };
@@ -51,11 +55,26 @@ pub trait Backend: Send + Sync + 'static {
     /// Announces what this node has applied, and returns what the nodes with a live lease have.
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>>;
 
-    /// Claims a message that counts once, for the whole fleet: of all claims of the same message, however they race,
-    /// one is [`Claim::First`]. It must hold, as durably as a change, until a purge later than [`OneTime::until`].
+    /// Claims a message that counts once, for the whole fleet: of all claims under one id, however they race, one is
+    /// [`Claim::First`]. Others are [`Claim::Again`] where they come with the same [`OneTime::message`] and it is not
+    /// finished, else [`Claim::Repeated`]. The first must hold, as durably as a change, until a purge later than its
+    /// [`OneTime::until`].
     ///
     /// Store [`OneTime::digest`], not the message's id.
     fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>>;
+
+    /// Finishes a message that was claimed: from now on every claim of it is [`Claim::Repeated`], as durably as a
+    /// change. Finishing it twice is harmless; one that is not there counts as claimed.
+    fn finish_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// Stores an intent, as durably as a change, until it is settled.
+    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// Deletes the intent with this id, if there is one.
+    fn settle(&self, id: u64) -> BoxFuture<'_, Result<(), BackendError>>;
+
+    /// All intents that are not settled, of every node, in any order.
+    fn intents(&self) -> BoxFuture<'_, Result<Vec<Intent>, BackendError>>;
 
     /// Deletes changes whose `retain_until` lies before `before` (Unix seconds), and says how many; and claims whose
     /// [`OneTime::until`] does.
@@ -92,6 +111,22 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
         (**self).claim_once(claim)
+    }
+
+    fn finish_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<(), BackendError>> {
+        (**self).finish_once(claim)
+    }
+
+    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, Result<(), BackendError>> {
+        (**self).intend(intent)
+    }
+
+    fn settle(&self, id: u64) -> BoxFuture<'_, Result<(), BackendError>> {
+        (**self).settle(id)
+    }
+
+    fn intents(&self) -> BoxFuture<'_, Result<Vec<Intent>, BackendError>> {
+        (**self).intents()
     }
 
     fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>> {

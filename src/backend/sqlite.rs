@@ -17,7 +17,8 @@ use sqlx::{
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    Backend, BackendError, BackendErrorKind, Claim, Durability, Event, FleetSettings, NodeStatus, OneTime, Position,
+    Backend, BackendError, BackendErrorKind, Claim, Durability, Event, FleetSettings, Intent, NodeStatus, OneTime,
+    Position,
 };
 use crate::{
     revocation::{Change, ScopeKey},
@@ -68,7 +69,8 @@ struct File {
 /// `PRAGMA application_id` of our files: "trev".
 const APPLICATION_ID: i64 = 0x7472_6576;
 /// What leads from each version of the schema to the next.
-const MIGRATIONS: [&str; 2] = [include_str!("sqlite/1.sql"), include_str!("sqlite/2.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("sqlite/1.sql"), include_str!("sqlite/2.sql"), include_str!("sqlite/3.sql")];
 
 /// How long to wait for the locks of other processes.
 const BUSY: Duration = Duration::from_secs(5);
@@ -310,16 +312,93 @@ impl Backend for Sqlite {
 
     fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
         async move {
-            let inserted = sqlx::query("INSERT INTO claims VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+            let failed = |error| self.file.failed("claiming a message in", error);
+            let digest = claim.digest();
+            let mut transaction = self.file.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+            let held: Option<(Vec<u8>, bool)> =
+                sqlx::query_as("SELECT message, finished FROM claims WHERE namespace = ? AND digest = ?")
+                    .bind(&*self.namespace)
+                    .bind(&digest[..])
+                    .fetch_optional(&mut *transaction)
+                    .await
+                    .map_err(failed)?;
+            let outcome = match held {
+                Some((message, finished)) => claim.against(&message, finished),
+                None => {
+                    sqlx::query(
+                        "INSERT INTO claims (namespace, digest, until, message, finished) VALUES (?, ?, ?, ?, 0)",
+                    )
+                    .bind(&*self.namespace)
+                    .bind(&digest[..])
+                    .bind(clamped(claim.until))
+                    .bind(&claim.message[..])
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(failed)?;
+                    Claim::First
+                }
+            };
+            transaction.commit().await.map_err(failed)?;
+            self.file.still_there()?;
+            Ok(outcome)
+        }
+        .boxed()
+    }
+
+    fn finish_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<(), BackendError>> {
+        async move {
+            sqlx::query(
+                "INSERT INTO claims (namespace, digest, until, message, finished) VALUES (?, ?, ?, ?, 1) \
+                 ON CONFLICT DO UPDATE SET finished = 1",
+            )
+            .bind(&*self.namespace)
+            .bind(&claim.digest()[..])
+            .bind(clamped(claim.until))
+            .bind(&claim.message[..])
+            .execute(&self.file.writer)
+            .await
+            .map_err(|error| self.file.failed("finishing a message in", error))?;
+            self.file.still_there()
+        }
+        .boxed()
+    }
+
+    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, Result<(), BackendError>> {
+        async move {
+            sqlx::query("INSERT OR REPLACE INTO intents (namespace, id, record) VALUES (?, ?, ?)")
                 .bind(&*self.namespace)
-                .bind(&claim.digest()[..])
-                .bind(clamped(claim.until))
+                .bind(intent.id.cast_signed())
+                .bind(&*intent.record)
                 .execute(&self.file.writer)
                 .await
-                .map_err(|error| self.file.failed("claiming a message in", error))?
-                .rows_affected();
+                .map_err(|error| self.file.failed("announcing what is to be recorded in", error))?;
+            self.file.still_there()
+        }
+        .boxed()
+    }
+
+    fn settle(&self, id: u64) -> BoxFuture<'_, Result<(), BackendError>> {
+        async move {
+            sqlx::query("DELETE FROM intents WHERE namespace = ? AND id = ?")
+                .bind(&*self.namespace)
+                .bind(id.cast_signed())
+                .execute(&self.file.writer)
+                .await
+                .map_err(|error| self.file.failed("settling what was to be recorded in", error))?;
+            self.file.still_there()
+        }
+        .boxed()
+    }
+
+    fn intents(&self) -> BoxFuture<'_, Result<Vec<Intent>, BackendError>> {
+        async move {
+            let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as("SELECT id, record FROM intents WHERE namespace = ?")
+                .bind(&*self.namespace)
+                .fetch_all(&self.file.others)
+                .await
+                .map_err(|error| self.file.failed("looking for what was to be recorded in", error))?;
             self.file.still_there()?;
-            Ok(if inserted == 1 { Claim::First } else { Claim::Repeated })
+            Ok(rows.into_iter().map(|(id, record)| Intent::stored(id.cast_unsigned(), record)).collect())
         }
         .boxed()
     }

@@ -3,10 +3,7 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{Call, ClientError, ClientsError};
-use crate::{
-    backend::{Claim, OneTime},
-    token::{Algorithm, CompactJws, Issuer, JwtVerifier, Keys, Members, Verifier, VerifyError},
-};
+use crate::token::{Algorithm, CompactJws, Issuer, JwtVerifier, Keys, Members, Verifier, VerifyError};
 
 /// How far a client's clock may differ.
 const LEEWAY: Duration = Duration::from_secs(60);
@@ -57,12 +54,7 @@ pub(super) async fn check(
     }
     // Other nodes' clocks may be behind: remembered until it has expired for all of them.
     let until = exp.saturating_add(2 * LEEWAY.as_secs());
-    let claim = OneTime::new(NAMESPACE, identity.iss(), jti, until);
-    match call.revocations.backend().claim_once(&claim).await {
-        Ok(Claim::First) => Ok(()),
-        Ok(Claim::Repeated) => Err(ClientError::Refused),
-        Err(_) => Err(ClientError::Unavailable),
-    }
+    call.claim_once(NAMESPACE, identity.iss(), jti, until).await
 }
 
 /// Whether it is for us and nobody else: another recipient could send it on to us.

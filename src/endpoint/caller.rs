@@ -3,18 +3,16 @@
 use http::request::Parts;
 
 use super::{Call, Client, ClientAuthenticator, ClientError, PeerAddress, Presented, form::Form, refusal::Refusal};
-use crate::Revocations;
 
 /// The one client behind a request, by its head and, where it has one, its form.
 pub(super) async fn authenticate(
     clients: &dyn ClientAuthenticator,
-    revocations: &Revocations,
+    mut call: Call<'_>,
     head: &Parts,
     form: &Form,
 ) -> Result<Client, Refusal> {
     let accepts_basic = clients.accepts_basic();
     let presented = Presented::find(&head.headers, form, accepts_basic)?;
-    let mut call = Call::new(revocations);
     call.peer = head.extensions.get().map(|PeerAddress(peer)| peer.ip());
     #[cfg(feature = "mtls")]
     let presented = {

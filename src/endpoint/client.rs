@@ -4,8 +4,8 @@ use futures_util::future::BoxFuture;
 
 #[cfg(feature = "mtls")]
 use super::CertificateHeader;
-use super::Presented;
-use crate::Revocations;
+use super::{Presented, replay::Claimed};
+use crate::{Revocations, backend::OneTime};
 
 /// Tells which client sends a request.
 ///
@@ -39,12 +39,14 @@ pub struct Call<'a> {
     pub revocations: &'a Revocations,
     /// From where the caller connects, where that is known ([`PeerAddress`](super::PeerAddress)) and its own.
     pub peer: Option<IpAddr>,
+    /// What the request claims, and the digest of all of it, where that is known.
+    request: Option<(&'a Claimed, [u8; 32])>,
 }
 
 impl<'a> Call<'a> {
     /// A call from an unknown address.
     pub const fn new(revocations: &'a Revocations) -> Self {
-        Self { revocations, peer: None }
+        Self { revocations, peer: None, request: None }
     }
 
     /// From this address.
@@ -52,6 +54,33 @@ impl<'a> Call<'a> {
     pub const fn from(mut self, peer: IpAddr) -> Self {
         self.peer = Some(peer);
         self
+    }
+
+    /// In a request with this digest, which is finished with what is claimed for it.
+    pub(super) const fn within(mut self, claimed: &'a Claimed, message: [u8; 32]) -> Self {
+        self.request = Some((claimed, message));
+        self
+    }
+
+    /// Takes a credential that counts once in the whole fleet, such as an assertion by its `jti`: `namespace` is its
+    /// kind, `iss` its maker, and `until` (Unix seconds) is how long it could count at all.
+    ///
+    /// The very same request may come again until it is done, or finally refused: its answer may have been a 503, or
+    /// lost. Where the request is not known as a whole (at the global endpoint, whose clients are asked before the body
+    /// is read, and for a call that is none of an endpoint's) it may not.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] where it counts no more, [`ClientError::Unavailable`] where the backend cannot say.
+    pub async fn claim_once(&self, namespace: &str, iss: &str, id: &str, until: u64) -> Result<(), ClientError> {
+        // Unknown, it is like no other.
+        let (nowhere, message) = (Claimed::default(), crate::random::bytes());
+        let (claimed, message) = self.request.unwrap_or((&nowhere, message));
+        match claimed.claim(self.revocations, OneTime::new(namespace, iss, id, message, until)).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ClientError::Refused),
+            Err(_) => Err(ClientError::Unavailable),
+        }
     }
 }
 

@@ -1,19 +1,20 @@
 //! An endpoint that the service behind takes part in.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    Answer, EndpointName, Mode, Plan, Target,
+    Answer, Client, EndpointName, Mode, Plan, Target,
     form::Form,
     front::{Front, Observed},
     refusal::Refusal,
+    replay::Claimed,
 };
-use crate::recorder::Grant;
+use crate::{recorder::Grant, sync::Intended};
 
 /// Answers a request to an endpoint by its mode.
 pub(super) async fn run<S, ReqBody, ResBody>(
@@ -40,31 +41,53 @@ where
         Mode::Terminate => Ok(finished_alone(front, target, planned).await.into_response()),
         Mode::RecordThenForward => {
             finish(Arc::clone(&front), async move {
-                match front.record(target, planned).await {
-                    Ok(_) => inner.call(Request::from_parts(head, body.into())).await,
-                    Err(refused) => Ok(refused.into_response()),
-                }
+                let (client, claimed) = match front.record(target, planned).await {
+                    Ok((_, client, claimed)) => (client, claimed),
+                    Err(refused) => return Ok(refused.into_response()),
+                };
+                let answer = inner.call(Request::from_parts(head, body.into())).await?;
+                // The request is done once it is answered behind: where it is to come again, it must be let in.
+                let finished = front.endpoints.finish(target, Some(&client), claimed, answer.status()).await;
+                Ok(finished.map_or_else(Answer::into_response, |()| answer))
             })
             .await
         }
         Mode::ForwardThenRecord => {
             finish(Arc::clone(&front), async move {
-                let answer = inner.call(Request::from_parts(head, body.into())).await?;
-                if !answer.status().is_success() {
-                    // Nothing was done, so a one-time message may come again.
-                    return Ok(answer);
+                if let Err(refused) = front.announce(target, &mut planned).await {
+                    return Ok(refused.into_response());
                 }
+                let call = inner.call(Request::from_parts(head, body.into()));
+                // Nobody knows what a server did that is cut off: what was announced stands, and is recorded later.
+                let Ok(answer) = tokio::time::timeout(LONGEST_FORWARD, call).await else {
+                    return Ok(front
+                        .endpoints
+                        .refuse(target, Some(&planned.plan.client), Refusal::NoAnswer)
+                        .into_response());
+                };
+                let status = answer.as_ref().map_or(StatusCode::BAD_GATEWAY, Response::status);
+                let finished = match status.is_success() {
+                    true => front.record_all(target, planned).await.map(drop),
+                    false => front.abandon(target, planned, status).await,
+                };
                 // The body of an answer that is not released is dropped unread.
-                Ok(front.record(target, planned).await.map_or_else(Answer::into_response, |_| answer))
+                finished.map_or_else(|refused| Ok(refused.into_response()), |()| answer)
             })
             .await
         }
     }
 }
 
-/// What a request comes to, and the grants that the recorder knows its tokens by.
+/// How long the service behind may take where something is recorded after its answer. Half of the time after which
+/// other nodes believe that this one went down.
+const LONGEST_FORWARD: Duration = Duration::from_secs(30);
+
+/// What a request comes to, what of it counts once, and the grants that the recorder knows its tokens by.
 struct Planned {
     plan: Plan,
+    claimed: Claimed,
+    /// Where it was made durable already that this is about to be recorded.
+    announced: Option<Intended>,
     grants: Vec<Grant>,
 }
 
@@ -85,7 +108,8 @@ where
 /// Records to the end, also where nobody waits for it any more; the answer is this layer's own.
 async fn finished_alone(front: Arc<Front>, target: Target, planned: Planned) -> Answer {
     let lost = front.endpoints.turn_away(Refusal::NotRecorded);
-    let recorded = tokio::spawn(async move { front.record(target, planned).await.unwrap_or_else(|refused| refused) });
+    let recorded =
+        tokio::spawn(async move { front.record_all(target, planned).await.unwrap_or_else(|refused| refused) });
     recorded.await.unwrap_or(lost)
 }
 
@@ -93,14 +117,18 @@ impl Front {
     /// What a request comes to. Where the recorder knows whose a token is, only that client may go on: also with one
     /// that says nothing, or that the verifier does not accept, such as a refresh token.
     async fn plan<B: Body>(&self, target: Target, head: &Parts, body: B) -> Result<Planned, Answer> {
-        let plan = self.endpoints.plan(target, head, body).await?;
+        let (plan, claimed) = self.endpoints.plan(target, head, body).await?;
         let token = target == Target::Endpoint(EndpointName::Token);
         let Some(observed) = self.recorder.as_ref().filter(|_| token) else {
-            return Ok(Planned { plan, grants: Vec::new() });
+            return Ok(Planned { plan, claimed, announced: None, grants: Vec::new() });
         };
         match Self::grants(observed, &plan).await {
-            Ok(grants) => Ok(Planned { plan, grants }),
-            Err(refusal) => Err(self.endpoints.refuse(target, Some(&plan.client), refusal)),
+            Ok(grants) => Ok(Planned { plan, claimed, announced: None, grants }),
+            Err(refusal) => {
+                let answer = self.endpoints.refuse(target, Some(&plan.client), refusal);
+                self.endpoints.finish(target, Some(&plan.client), claimed, answer.status()).await?;
+                Err(answer)
+            }
         }
     }
 
@@ -124,14 +152,36 @@ impl Front {
         Ok(grants)
     }
 
+    /// Makes it durable that this is about to be recorded.
+    async fn announce(&self, target: Target, planned: &mut Planned) -> Result<(), Answer> {
+        let announced = planned.plan.intent.announce(&self.endpoints.revocations).await;
+        let refused = |refusal| self.endpoints.refuse(target, Some(&planned.plan.client), refusal);
+        planned.announced = Some(announced.map_err(refused)?);
+        Ok(())
+    }
+
+    /// Records nothing of it, since the service behind refused with this status.
+    async fn abandon(&self, target: Target, planned: Planned, status: StatusCode) -> Result<(), Answer> {
+        let Planned { plan, claimed, announced, .. } = planned;
+        if let Some(announced) = announced {
+            self.endpoints.revocations.drop_intended(announced).await;
+        }
+        self.endpoints.finish(target, Some(&plan.client), claimed, status).await
+    }
+
+    /// Records what was planned, and finishes the request.
+    async fn record_all(&self, target: Target, planned: Planned) -> Result<Answer, Answer> {
+        let (answer, client, claimed) = self.record(target, planned).await?;
+        self.endpoints.finish(target, Some(&client), claimed, answer.status()).await?;
+        Ok(answer)
+    }
+
     /// Records what was planned and, where the recorder knows more tokens that it is about, those too. The answer is
-    /// this layer's own, `Err` where nothing may be pretended.
-    async fn record(&self, target: Target, planned: Planned) -> Result<Answer, Answer> {
-        let Planned { mut plan, grants } = planned;
+    /// this layer's own, `Err` where nothing may be pretended; with it whose the request is, and what is to be finished.
+    async fn record(&self, target: Target, planned: Planned) -> Result<(Answer, Client, Claimed), Answer> {
+        let Planned { plan, claimed, announced, grants } = planned;
         let (scopes, client) = (plan.intent.scopes(), plan.client.clone());
-        // A one-time message has not had its effect before the recorder has done its part.
-        let claimed = plan.claimed.take();
-        let answer = self.endpoints.commit(target, plan).await;
+        let answer = self.endpoints.commit(target, plan, announced).await;
         if !answer.is_success() {
             return Err(answer);
         }
@@ -144,9 +194,6 @@ impl Front {
                 recorder.end(scope, client.id()).await.map_err(failed)?;
             }
         }
-        if let Some(claimed) = claimed {
-            claimed.spend();
-        }
-        Ok(answer)
+        Ok((answer, client, claimed))
     }
 }

@@ -10,6 +10,7 @@ use super::{
     json::{self, JSON},
     plan::{Intent, Plan, Reach, Refused},
     refusal::Refusal,
+    replay,
     signed::Sender,
     subject::SubjectId,
     users::{self, Users},
@@ -143,16 +144,13 @@ impl GlobalEndpoint {
     pub(super) async fn plan<B: Body>(&self, context: &Context<'_>, head: &Parts, body: B) -> Result<Plan, Refused> {
         Intake::check_target(head)?;
         let now = context.revocations.denylist().now().unix();
-        let signed =
-            self.signed.as_ref().and_then(|signed| Some((signed, signed.authenticate(&head.headers, now, SCOPE)?)));
-        let (client, signed) = match signed {
-            Some((signed, sender)) => {
-                let sender = sender?;
-                (sender.client.clone(), Some((signed, sender)))
-            }
-            None => (self.intake.client(context, head).await?, None),
+        let sender =
+            self.signed.as_ref().and_then(|signed| signed.authenticate(&head.headers, now, SCOPE)).transpose()?;
+        let client = match &sender {
+            Some(sender) => sender.client.clone(),
+            None => self.intake.client(context, head).await?,
         };
-        match self.plan_of(&client, signed, context, head, body, now).await {
+        match self.plan_of(&client, sender, context, head, body, now).await {
             Ok(plan) => Ok(plan),
             Err(refusal) => Err(Refused::of(client, refusal)),
         }
@@ -161,7 +159,7 @@ impl GlobalEndpoint {
     async fn plan_of<B: Body>(
         &self,
         client: &Client,
-        signed: Option<(&SignedRequests, Sender)>,
+        sender: Option<Sender>,
         context: &Context<'_>,
         head: &Parts,
         body: B,
@@ -172,10 +170,9 @@ impl GlobalEndpoint {
         let body: Zeroizing<Vec<u8>> = self.intake.read(body).await?;
         let subject = json::subject(&body, context.ways.takes_attributes)?;
         // From here on it counts as used, so that a stolen one cannot ask who exists.
-        let claimed = match signed {
-            Some((signed, sender)) => Some(signed.claim(context.revocations, &sender).await?),
-            None => None,
-        };
+        if let Some(sender) = sender {
+            SignedRequests::claim(context, &sender, replay::digest(head, &body)).await?;
+        }
         let skew = context.revocations.denylist().lifetimes().skew_secs();
         let (cutoff, success) = match self.cutoff {
             CutoffChoice::Now => (None, Answer::no_content()),
@@ -185,15 +182,8 @@ impl GlobalEndpoint {
                 (Some(Cutoff::at(until)), Answer::no_content().with(EFFECTIVE_UNTIL.clone(), header))
             }
         };
-        match self.intent(client, &subject, &issuers, cutoff, context).await {
-            Ok((intent, reach)) => Ok(Plan { client: client.clone(), intent, success, reach, claimed, body }),
-            Err(refusal) => {
-                if let Some(claimed) = claimed.filter(|_| !refusal.is_passing()) {
-                    claimed.spend();
-                }
-                Err(refusal)
-            }
-        }
+        let (intent, reach) = self.intent(client, &subject, &issuers, cutoff, context).await?;
+        Ok(Plan { client: client.clone(), intent, success, reach, body })
     }
 
     async fn intent(

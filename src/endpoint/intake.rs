@@ -7,10 +7,11 @@ use http_body::Body;
 use zeroize::Zeroizing;
 
 use super::{
-    Client, ClientAuthenticator, body, caller,
+    Call, Client, ClientAuthenticator, body, caller,
     form::{self, FORM, Form},
     profile::Ways,
     refusal::Refusal,
+    replay::{self, Claimed},
     route::Route,
 };
 use crate::Revocations;
@@ -18,6 +19,8 @@ use crate::Revocations;
 /// What the endpoints have in common.
 pub(super) struct Context<'a> {
     pub(super) revocations: &'a Revocations,
+    /// What counts once of the request.
+    pub(super) claimed: &'a Claimed,
     pub(super) ways: &'static Ways,
     /// Whether the endpoint is switched on.
     pub(super) on: bool,
@@ -69,13 +72,14 @@ impl Intake {
         form::check_head(&head.headers, FORM)?;
         let body = self.read(body).await?;
         let form = Form::parse(&body)?;
-        let client = caller::authenticate(&*self.clients, context.revocations, head, &form).await?;
+        let call = Call::new(context.revocations).within(context.claimed, replay::digest(head, &body));
+        let client = caller::authenticate(&*self.clients, call, head, &form).await?;
         Ok((client, form, body))
     }
 
     /// The client behind the head alone.
     pub(super) async fn client(&self, context: &Context<'_>, head: &Parts) -> Result<Client, Refusal> {
-        caller::authenticate(&*self.clients, context.revocations, head, &Form::empty()).await
+        caller::authenticate(&*self.clients, Call::new(context.revocations), head, &Form::empty()).await
     }
 }
 

@@ -64,7 +64,7 @@ mod users;
 
 use std::{fmt, sync::Arc};
 
-use http::{Request, request::Parts};
+use http::{Request, StatusCode, request::Parts};
 use http_body::Body;
 
 pub(crate) use self::answer::Answer;
@@ -75,6 +75,7 @@ use self::{
     intake::Context,
     plan::{Done, Plan, Reach, Refused},
     refusal::Refusal,
+    replay::Claimed,
     route::{Match, Route, Routes},
 };
 pub use self::{
@@ -96,7 +97,7 @@ pub use self::{
     token::{TokenEndpoint, Unowned},
     users::SeveralUsers,
 };
-use crate::{Revocations, revocation::Revocation};
+use crate::{Revocations, revocation::Revocation, sync::Intended};
 
 /// The revocation routes that are answered here. There are none until they are added.
 #[derive(Clone, Debug)]
@@ -224,28 +225,57 @@ impl Endpoints {
     /// Answers a request to `target`. Owns what it needs: the caller keeps nothing alive for it.
     async fn answer<B: Body>(self: Arc<Self>, target: Target, request: Request<B>) -> Answer {
         let (head, body) = request.into_parts();
-        let plan = match self.plan(target, &head, body).await {
-            Ok(plan) => plan,
+        let (plan, claimed) = match self.plan(target, &head, body).await {
+            Ok(planned) => planned,
             Err(answer) => return answer,
         };
         let ways = self.profile.ways();
         // To its end, also where nobody waits for the answer any more.
-        let committed = tokio::spawn(async move { self.commit(target, plan).await });
+        let committed = tokio::spawn(async move {
+            let client = plan.client.clone();
+            let answer = self.commit(target, plan, None).await;
+            self.finish(target, Some(&client), claimed, answer.status())
+                .await
+                .map_or_else(|refused| refused, |()| answer)
+        });
         committed.await.unwrap_or_else(|_| Refusal::NotRecorded.answer(ways))
     }
 
-    /// What a request to `target` comes to, or the answer to one that is refused.
-    async fn plan<B: Body>(&self, target: Target, head: &Parts, body: B) -> Result<Plan, Answer> {
+    /// What a request to `target` comes to, and what of it counts once, or the answer to one that is refused.
+    async fn plan<B: Body>(&self, target: Target, head: &Parts, body: B) -> Result<(Plan, Claimed), Answer> {
         let ways = self.profile.ways();
         let on = self.switches.is_on(target.endpoint());
-        let context = Context { revocations: &self.revocations, ways, on };
+        let claimed = Claimed::default();
+        let context = Context { revocations: &self.revocations, claimed: &claimed, ways, on };
         let planned = match (target, &self.token, &self.session, &self.global) {
             (Target::Endpoint(EndpointName::Token), Some(token), ..) => token.plan(&context, head, body).await,
             (Target::Endpoint(EndpointName::Session), _, Some(session), _) => session.plan(&context, head, body).await,
             (Target::Endpoint(EndpointName::Global), .., Some(global)) => global.plan(&context, head, body).await,
             _ => Err(Refused::from(Refusal::AmbiguousPath)),
         };
-        planned.map_err(|Refused { client, refusal }| self.refuse(target, client.as_ref(), refusal))
+        match planned {
+            Ok(plan) => Ok((plan, claimed)),
+            Err(Refused { client, refusal }) => {
+                let answer = self.refuse(target, client.as_ref(), refusal);
+                self.finish(target, client.as_ref(), claimed, answer.status()).await?;
+                Err(answer)
+            }
+        }
+    }
+
+    /// Before an answer with this status is given: what counts once is used up, unless the same request may succeed
+    /// later. The answer in its place where that cannot be recorded.
+    async fn finish(
+        &self,
+        target: Target,
+        client: Option<&Client>,
+        claimed: Claimed,
+        status: StatusCode,
+    ) -> Result<(), Answer> {
+        if status.is_server_error() || status == StatusCode::UNPROCESSABLE_ENTITY {
+            return Ok(());
+        }
+        claimed.finish(&self.revocations).await.map_err(|_| self.refuse(target, client, Refusal::NotRecorded))
     }
 
     /// The answer to a request that is refused, once it is on record.
@@ -261,17 +291,12 @@ impl Endpoints {
         refusal.answer(self.profile.ways())
     }
 
-    /// Does what was planned: durable and enforced here, or refused.
-    async fn commit(&self, target: Target, plan: Plan) -> Answer {
-        let Plan { client, intent, success, reach, claimed, body: _ } = plan;
-        let (mut done, result) = intent.commit(&self.revocations).await;
+    /// Does what was planned, as it was announced where it was: durable and enforced here, or refused.
+    async fn commit(&self, target: Target, plan: Plan, announced: Option<Intended>) -> Answer {
+        let Plan { client, intent, success, reach, body: _ } = plan;
+        let (mut done, result) = intent.commit(&self.revocations, announced).await;
         let answer = match result {
-            Ok(()) => {
-                if let Some(claimed) = claimed {
-                    claimed.spend();
-                }
-                success
-            }
+            Ok(()) => success,
             Err(refusal) => {
                 done.outcome = refusal.as_str();
                 refusal.answer(self.profile.ways())

@@ -17,8 +17,12 @@ pub enum Mode {
     /// The request goes on as it came; a 2xx answer is released once the revocation is recorded here, else it is 503.
     /// Any other answer is given untouched, and nothing is recorded.
     ///
-    /// Both steps run to their end where the client stops waiting. A crash of this process between them leaves a
-    /// revocation that the service behind knows alone; the client has no answer then, and must try again, as after a
-    /// 503 (RFC 7009 §2.2.1). [`Mode::RecordThenForward`] has no such moment.
+    /// What is about to be recorded is announced durably first ([`Backend::intend`]); where that fails, the answer is 503
+    /// and nothing goes on. Both steps run to their end where the client stops waiting. What a crash of this process
+    /// leaves between them is recorded a minute later, by any node of the fleet: the client was authenticated, owned the
+    /// token and asked for it. The same goes for a service behind that has not answered within 30 s (503), and, though
+    /// it need not be, for an announcement that could not be withdrawn after a refusal.
+    ///
+    /// [`Backend::intend`]: crate::backend::Backend::intend
     ForwardThenRecord,
 }

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use super::{Answer, Client, refusal::Refusal, replay::Claimed};
+use super::{Answer, Client, refusal::Refusal};
 use crate::{
     Revocations,
     revocation::{Revocation, Scope, ScopeKind},
+    sync::Intended,
 };
 
 /// A request that was read, authenticated and understood. Nothing is recorded yet, so that a mode may ask the
@@ -18,8 +19,6 @@ pub(super) struct Plan {
     /// The answer once it is done.
     pub(super) success: Answer,
     pub(super) reach: Reach,
-    /// The one-time message that asks for it.
-    pub(super) claimed: Option<Claimed>,
     /// The body as it came, for the service behind.
     pub(super) body: Zeroizing<Vec<u8>>,
 }
@@ -75,13 +74,6 @@ impl Done {
         scopes.dedup();
         scopes
     }
-
-    /// Says why nothing was done, unless something was.
-    fn nothing(&mut self, why: &'static str) {
-        if self.revocations.is_empty() {
-            self.outcome = why;
-        }
-    }
 }
 
 impl Plan {
@@ -94,32 +86,40 @@ impl Plan {
 impl Intent {
     /// What is to be revoked.
     pub(super) fn scopes(&self) -> Vec<Scope> {
-        match self {
-            Self::Revoke(revocations) => revocations.iter().map(|revocation| revocation.scope().clone()).collect(),
-            Self::Nothing(_) => Vec::new(),
+        self.revocations().iter().map(|revocation| revocation.scope().clone()).collect()
+    }
+
+    /// Makes it durable that this is about to be done.
+    pub(super) async fn announce(&self, revocations: &Revocations) -> Result<Intended, Refusal> {
+        revocations.intend(self.revocations()).await.map_err(|_| Refusal::NotRecorded)
+    }
+
+    /// Does it, as it was announced where it was: durable and enforced here, or refused. What was done before a refusal
+    /// stays done.
+    pub(super) async fn commit(
+        self,
+        revocations: &Revocations,
+        announced: Option<Intended>,
+    ) -> (Done, Result<(), Refusal>) {
+        let all = match self {
+            Self::Nothing(why) => return (Done { outcome: why, ..Done::default() }, Ok(())),
+            Self::Revoke(all) => all,
+        };
+        let recorded = match announced {
+            Some(intended) => revocations.record_intended(intended).await,
+            None => revocations.revoke_all(all.iter().cloned()).await.map(|ids| !ids.is_empty()),
+        };
+        match recorded {
+            Ok(true) => (Done { revocations: all, outcome: "recorded" }, Ok(())),
+            Ok(false) => (Done { outcome: "covered", ..Done::default() }, Ok(())),
+            Err(_) => (Done::default(), Err(Refusal::NotRecorded)),
         }
     }
 
-    /// Does it: durable and enforced here, or refused. What was done before a refusal stays done.
-    pub(super) async fn commit(self, revocations: &Revocations) -> (Done, Result<(), Refusal>) {
-        let mut done = Done::default();
-        let result = match self {
-            Self::Nothing(why) => {
-                done.nothing(why);
-                Ok(())
-            }
-            Self::Revoke(all) => match revocations.revoke_all(all.iter().cloned()).await {
-                Ok(ids) if ids.is_empty() => {
-                    done.nothing("covered");
-                    Ok(())
-                }
-                Ok(_) => {
-                    done = Done { revocations: all, outcome: "recorded" };
-                    Ok(())
-                }
-                Err(_) => Err(Refusal::NotRecorded),
-            },
-        };
-        (done, result)
+    fn revocations(&self) -> &[Revocation] {
+        match self {
+            Self::Revoke(all) => all,
+            Self::Nothing(_) => &[],
+        }
     }
 }

@@ -87,6 +87,8 @@ pub(super) enum Refusal {
     ClientsUnavailable,
     /// The revocation was not recorded: nothing is pretended.
     NotRecorded,
+    /// The service behind did not answer in time: what it did is not known.
+    NoAnswer,
     /// The certificate that a proxy tells of can be read in no way, or in two.
     #[cfg_attr(not(feature = "mtls"), expect(dead_code, reason = "certificates are not looked at"))]
     Certificate,
@@ -140,6 +142,7 @@ impl Refusal {
                 | Self::NotLoggedOut
                 | Self::AssertionKeys
                 | Self::NotRecorded
+                | Self::NoAnswer
         )
     }
 
@@ -155,9 +158,11 @@ impl Refusal {
             Self::Off | Self::UnknownCaller | Self::Scope => StatusCode::FORBIDDEN,
             Self::UnknownUser => StatusCode::NOT_FOUND,
             Self::NotLoggedOut | Self::AssertionKeys => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::KeyNotAvailable | Self::ClientsUnavailable | Self::DirectoryUnavailable | Self::NotRecorded => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::KeyNotAvailable
+            | Self::ClientsUnavailable
+            | Self::DirectoryUnavailable
+            | Self::NotRecorded
+            | Self::NoAnswer => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -221,6 +226,7 @@ impl Refusal {
             Self::UnknownUser => "The user is not known here",
             Self::SeveralUsers => "Several users match, and nothing was revoked",
             Self::NotLoggedOut => "The user could not be logged out; try again",
+            Self::NoAnswer => "The server did not answer in time; try again",
             Self::KeyNotAvailable
             | Self::ClientsUnavailable
             | Self::DirectoryUnavailable
@@ -269,6 +275,7 @@ impl Refusal {
             Self::KeyNotAvailable => "key_not_available",
             Self::ClientsUnavailable => "clients_unavailable",
             Self::NotRecorded => "not_recorded",
+            Self::NoAnswer => "no_answer",
             Self::Certificate => "malformed_certificate",
             Self::AccessToken => "invalid_token",
             Self::Scope => "insufficient_scope",

@@ -92,7 +92,8 @@ impl RegisteredClient {
     /// whom they must be for.
     ///
     /// An assertion has the client's id as `iss` and `sub`, names nobody else in `aud`, expires within five minutes
-    /// (and a minute for clocks that differ), and has a `jti`: it counts once, in the whole fleet.
+    /// (and a minute for clocks that differ), and has a `jti`: it counts once, in the whole fleet. The request that it
+    /// came with may come again as it is where it was answered 503.
     ///
     /// # Errors
     ///

@@ -1,63 +1,68 @@
 //! Messages that count once, in the whole fleet.
 
-use std::{fmt, sync::Arc, time::Duration};
-
-use moka::sync::Cache;
-
-use super::refusal::Refusal;
-use crate::{
-    Revocations,
-    backend::{Claim, OneTime},
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
 };
 
-/// Which one-time messages came in at this node and had no effect: they may come again, here.
-#[derive(Clone)]
-pub(super) struct Replay(Cache<Arc<(String, String)>, ()>);
+use http::{header, request::Parts};
 
-/// Longer than any message is good for: five minutes, and a leeway of a minute at both ends.
-const KEPT: Duration = Duration::from_secs(10 * 60);
-const NAMESPACE: &str = "global-token-revocation";
+use crate::{
+    Revocations,
+    backend::{self, BackendError, Claim, OneTime},
+};
 
-impl Replay {
-    pub(super) fn new() -> Self {
-        Self(Cache::builder().time_to_live(KEPT).build())
-    }
+/// The one-time messages of a request that was let in by them. They are finished with it; until then the same request
+/// may come again, on any node, as after an answer that got lost.
+#[derive(Default)]
+pub(super) struct Claimed(Mutex<Vec<Held>>);
 
-    /// Takes a message for the first time.
-    pub(super) async fn claim(&self, revocations: &Revocations, iss: &str, jti: &str) -> Result<Claimed, Refusal> {
-        let key = Arc::new((iss.to_owned(), jti.to_owned()));
-        // Only one of several gets what was given back.
-        if self.0.remove(&key).is_none() {
-            let until = revocations.denylist().now().unix().saturating_add(KEPT.as_secs());
-            match revocations.backend().claim_once(&OneTime::new(NAMESPACE, iss, jti, until)).await {
-                Ok(Claim::First) => {}
-                Ok(Claim::Repeated) => return Err(Refusal::Assertion),
-                Err(_) => return Err(Refusal::NotLoggedOut),
-            }
-        }
-        Ok(Claimed { replay: self.clone(), key, spent: false })
-    }
+struct Held {
+    namespace: String,
+    iss: String,
+    id: String,
+    message: [u8; 32],
+    until: u64,
 }
 
-/// A message that was taken. Dropped, it is given back, since it had no effect; it may come again then.
-pub(super) struct Claimed {
-    replay: Replay,
-    key: Arc<(String, String)>,
-    spent: bool,
+/// The SHA-256 of a request: where it goes, who sends it, and its body.
+pub(super) fn digest(head: &Parts, body: &[u8]) -> [u8; 32] {
+    let authorization = head.headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+    backend::digest([head.uri.path().as_bytes(), authorization, body])
 }
 
 impl Claimed {
-    /// It had its effect, or never will: it may not come again.
-    pub(super) fn spend(mut self) {
-        self.spent = true;
+    /// Claims a message for this request. Whether the request may go on.
+    pub(super) async fn claim(&self, revocations: &Revocations, message: OneTime<'_>) -> Result<bool, BackendError> {
+        match revocations.backend().claim_once(&message).await? {
+            Claim::First | Claim::Again => {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Held::from(message));
+                Ok(true)
+            }
+            // Another request's: it is not this one's to finish.
+            Claim::Repeated => Ok(false),
+        }
+    }
+
+    /// Finishes all of them: they may not come again.
+    pub(super) async fn finish(self, revocations: &Revocations) -> Result<(), BackendError> {
+        for held in self.0.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            revocations.backend().finish_once(&held.message()).await?;
+        }
+        Ok(())
     }
 }
 
-impl Drop for Claimed {
-    fn drop(&mut self) {
-        if !self.spent {
-            self.replay.0.insert(Arc::clone(&self.key), ());
-        }
+impl Held {
+    fn message(&self) -> OneTime<'_> {
+        OneTime::new(&self.namespace, &self.iss, &self.id, self.message, self.until)
+    }
+}
+
+impl From<OneTime<'_>> for Held {
+    fn from(claim: OneTime<'_>) -> Self {
+        let OneTime { namespace, iss, id, message, until } = claim;
+        Self { namespace: namespace.to_owned(), iss: iss.to_owned(), id: id.to_owned(), message, until }
     }
 }
 

@@ -54,7 +54,7 @@ impl SessionEndpoint {
     pub(super) async fn plan<B: Body>(&self, context: &Context<'_>, head: &Parts, body: B) -> Result<Plan, Refused> {
         let (client, form, body) = self.intake.form(context, head, body).await?;
         match self.intent(context, &client, &form).await {
-            Ok((intent, reach)) => Ok(Plan { client, intent, success: Answer::ok(), reach, claimed: None, body }),
+            Ok((intent, reach)) => Ok(Plan { client, intent, success: Answer::ok(), reach, body }),
             Err(refusal) => Err(Refused::of(client, refusal)),
         }
     }

@@ -4,12 +4,8 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use http::header::{self, HeaderMap};
 
-use super::{
-    Client,
-    refusal::Refusal,
-    replay::{Claimed, Replay},
-};
-use crate::Revocations;
+use super::{Client, intake::Context, refusal::Refusal};
+use crate::backend::OneTime;
 #[cfg(feature = "jwt")]
 use crate::token::{ClaimNames, Issuer, JwtConfigError, JwtVerifier};
 use crate::token::{CompactJws, Members, Verifier, VerifyError};
@@ -18,20 +14,24 @@ use crate::token::{CompactJws, Members, Verifier, VerifyError};
 const TYP: &str = "global-token-revocation+jwt";
 /// How long one may be good for, in seconds.
 const MAX_LIFETIME: u64 = 5 * 60;
+/// How long one is remembered, in seconds: longer than it is good for, with a leeway of a minute at both ends.
+const REMEMBERED: u64 = 10 * 60;
+/// Their namespace among messages that count once.
+const NAMESPACE: &str = "global-token-revocation";
 
 /// The signed requests that Okta (Universal Logout) and Auth0 send: `Authorization: Bearer` with a JWT of the type
 /// `global-token-revocation+jwt`, made for one call.
 ///
 /// It must be signed by one of the issuers with an asymmetric key, be for this endpoint (`aud`), good for no more
 /// than five minutes, and have a `jti` that was not used before. Its `iss` and `sub` name the sender, which must be
-/// one of [`SignedRequests::sender`]. A request that had no effect (422, 503) may be sent again as it is.
+/// one of [`SignedRequests::sender`].
 ///
-/// Uses of a `jti` are remembered in the backend, for the whole fleet.
+/// Uses of a `jti` are remembered in the backend, for the whole fleet. A request whose answer was 422 or 503, or got lost
+/// before it was given, may be sent again as it is, to any node, and has its effect once; with another body it may not.
 #[must_use]
 pub struct SignedRequests {
     verifier: Arc<dyn Verifier>,
     senders: HashMap<(String, String), Client>,
-    replay: Replay,
 }
 
 impl SignedRequests {
@@ -53,7 +53,7 @@ impl SignedRequests {
 
     /// Requests that `verifier` vouches for. It must check signature, type, audience and times.
     pub fn verified_by(verifier: impl Verifier) -> Self {
-        Self { verifier: Arc::new(verifier), senders: HashMap::new(), replay: Replay::new() }
+        Self { verifier: Arc::new(verifier), senders: HashMap::new() }
     }
 
     /// Lets the sender that `iss` calls `client.id()` (the `sub` of its requests) reach the users of the client's
@@ -88,9 +88,15 @@ impl SignedRequests {
         Ok(Sender { client: client.clone(), iss: identity.iss().to_owned(), jti: jti.to_owned() })
     }
 
-    /// Takes the request for the first and only time.
-    pub(super) async fn claim(&self, revocations: &Revocations, sender: &Sender) -> Result<Claimed, Refusal> {
-        self.replay.claim(revocations, &sender.iss, &sender.jti).await
+    /// Takes the request with this digest, which counts once.
+    pub(super) async fn claim(context: &Context<'_>, sender: &Sender, message: [u8; 32]) -> Result<(), Refusal> {
+        let until = context.revocations.denylist().now().unix().saturating_add(REMEMBERED);
+        let claim = OneTime::new(NAMESPACE, &sender.iss, &sender.jti, message, until);
+        match context.claimed.claim(context.revocations, claim).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::Assertion),
+            Err(_) => Err(Refusal::NotLoggedOut),
+        }
     }
 }
 

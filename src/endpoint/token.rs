@@ -145,7 +145,7 @@ impl TokenEndpoint {
         match self.intent(context, &client, &form).await {
             Ok(intent) => {
                 let (success, reach) = (Answer::ok(), Reach::default());
-                Ok(Plan { client, intent, success, reach, claimed: None, body })
+                Ok(Plan { client, intent, success, reach, body })
             }
             Err(refusal) => Err(Refused::of(client, refusal)),
         }

@@ -47,11 +47,11 @@ pub struct Detail {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Who asked for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
+    #[serde(default, alias = "by", skip_serializing_if = "Option::is_none")]
+    pub revoked_by: Option<String>,
     /// When it was recorded (Unix seconds).
-    #[serde(default)]
-    pub at: u64,
+    #[serde(default, alias = "at")]
+    pub revoked_at: u64,
 }
 
 /// The current version of the envelope.
@@ -250,7 +250,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Unreadable> {
 
 /// Bytes that are not a change this version can read. Never skipped: a node that meets one is not in sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unreadable(&'static str);
+pub struct Unreadable(pub(crate) &'static str);
 
 impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -244,7 +244,7 @@ impl Revocation {
             RevocationId::random(),
             cutoff,
             retain_until,
-            &Detail { scope: Some(self.scope), reason: self.reason, by: self.revoked_by, at: now },
+            &Detail { scope: Some(self.scope), reason: self.reason, revoked_by: self.revoked_by, revoked_at: now },
         )
     }
 }

@@ -1,5 +1,6 @@
 //! Keeps a denylist in step with its backend, and records what is revoked.
 
+mod intended;
 mod publisher;
 mod replica;
 
@@ -12,6 +13,8 @@ use std::{
 
 use tokio::{sync::watch, task::JoinSet};
 
+#[cfg(feature = "endpoint")]
+pub(crate) use self::intended::Intended;
 use self::publisher::Publisher;
 use crate::{
     backend::{Backend, BackendError, BackendErrorKind, Durability, FleetSettings, Position},
@@ -295,6 +298,9 @@ impl Revocations {
         let mut tasks = JoinSet::new();
         let state = replica::spawn(Arc::clone(&backend), Arc::clone(&denylist), node.clone(), &mut tasks);
         let publisher = Publisher::spawn(Arc::clone(&backend), Arc::clone(&denylist), publish_timeout, &mut tasks);
+        let recover =
+            intended::recover(Arc::clone(&backend), Arc::clone(&denylist), publisher.clone(), publish_timeout);
+        tasks.spawn(recover);
         let tasks = Mutex::new(tasks);
         Ok(Self {
             inner: Arc::new(Inner { denylist, backend, publisher, publish_timeout, state, node, durability, tasks }),
@@ -501,7 +507,8 @@ impl Revocations {
             }
             _ => u64::MAX,
         };
-        let detail = Detail { scope: Some(scope.clone()), by: Some(by.to_owned()), at: now, reason: None };
+        let detail =
+            Detail { scope: Some(scope.clone()), revoked_by: Some(by.to_owned()), revoked_at: now, reason: None };
         ids.chunks(MOST).map(|ids| Change::Lift(Lift::new(key, ids.to_vec(), until, &detail))).collect()
     }
 

@@ -15,6 +15,7 @@ use crate::{
     revocation::Change,
 };
 
+#[derive(Clone)]
 pub(super) struct Publisher {
     jobs: mpsc::Sender<Job>,
 }

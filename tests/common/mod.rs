@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+pub mod faulty;
 pub mod log;
 
 use std::{
