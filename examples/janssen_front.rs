@@ -91,7 +91,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let front = FrontLayer::new(check, endpoints)?
         // The server behind refuses to revoke JWTs; the record stands all the same.
         .mode(EndpointName::Token, Mode::RecordThenForward)
-        .metadata(Metadata::new(&url).auth_methods(["client_secret_basic"]))
+        .metadata(Metadata::new(&url).auth_methods(["client_secret_basic"]))?
         .recorder(recorder, "/jans-auth/restv1/token")?;
 
     let app = Router::new()

@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .refresh_ends_access(true);
 
     let check = RevocationLayer::new(revocations.denylist().clone(), Verify::new(access_tokens)).insert_identity(true);
-    let front = FrontLayer::new(check, endpoints)?.metadata(Metadata::new(&url)).recorder(recorder, "/oauth/token")?;
+    let front = FrontLayer::new(check, endpoints)?.metadata(Metadata::new(&url))?.recorder(recorder, "/oauth/token")?;
 
     let app = Router::new()
         .route("/oauth/token", post(token))

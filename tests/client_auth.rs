@@ -22,24 +22,27 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use common::{Answer, ISSUER, config, issuer, listen, log::Log, raw, token, unix, verifier};
-use http::{HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tower::util::MapRequestLayer;
 use tower_revocation::{
     RevocationLayer, Revocations,
     backend::{Backend, Memory, Sqlite},
+    directory::ClaimsOnly,
     endpoint::{
-        AuthMethod, Call, CertificateHeader, CertificateName, ClientAuthenticator, ClientCertificate, ClientError,
-        Clients, ClientsError, EndpointLayer, Endpoints, FailureLimit, PeerAddress, Presented, RegisteredClient,
-        Secret, SecretMethod, TokenEndpoint,
+        AuthMethod, Call, CertificateHeader, CertificateName, Client, ClientAuthenticator, ClientCertificate,
+        ClientError, Clients, ClientsError, EndpointLayer, EndpointName, Endpoints, FailureLimit, FrontLayer,
+        GlobalEndpoint, Mode, PeerAddress, Presented, Profile, RegisteredClient, Secret, SecretMethod, SessionEndpoint,
+        SignedRequests, TokenEndpoint, metadata::Metadata,
     },
     revocation::{Revocation, Scope},
     time::ManualClock,
-    token::{Algorithm, JwtVerifier, Keys, Verifier, Verify},
+    token::{Algorithm, Issuer, JwtVerifier, Keys, Verifier, Verify},
 };
 
 const FORM: &str = "content-type: application/x-www-form-urlencoded";
+const GLOBAL: &str = "/oauth/global-token-revocation";
 const HERE: &str = "https://api.example/oauth/revoke";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const ONE: &str = include_str!("common/client-one.pem");
@@ -133,24 +136,46 @@ impl Node {
     }
 
     async fn on(backend: impl Backend, endpoint: TokenEndpoint) -> Self {
+        Self::behind(backend, |endpoints| endpoints.token(endpoint)).await
+    }
+
+    /// With every endpoint.
+    async fn full(profile: Profile, clients: Clients) -> Self {
+        Self::behind(Memory::new(), |endpoints| {
+            let token = TokenEndpoint::new(verifier(), clients.clone()).bearer_scope("revoke");
+            let endpoints = endpoints.profile(profile).token(token);
+            endpoints.session(SessionEndpoint::new(ClaimsOnly, [ISSUER], clients.clone())).global(GlobalEndpoint::new(
+                ClaimsOnly,
+                [ISSUER],
+                clients,
+            ))
+        })
+        .await
+    }
+
+    async fn behind(backend: impl Backend, add: impl FnOnce(Endpoints) -> Endpoints) -> Self {
         let clock = Arc::new(ManualClock::at(unix()));
         let mut config = config();
         config.denylist.clock = clock.clone();
         let revocations = Revocations::start(backend, config).await.unwrap();
         let check = RevocationLayer::new(revocations.denylist().clone(), Verify::new(verifier()));
-        let layer = EndpointLayer::new(check, Endpoints::new(revocations.clone()).token(endpoint)).unwrap();
+        let layer = EndpointLayer::new(check, add(Endpoints::new(revocations.clone()))).unwrap();
         let connection = Arc::new(Mutex::new(Connection::default()));
-        let told = connection.clone();
-        let tell = MapRequestLayer::new(move |mut request: Request<_>| {
-            let Connection { peer, certificate } = told.lock().unwrap().clone();
-            peer.map(|peer| request.extensions_mut().insert(PeerAddress(peer)));
-            certificate.map(|certificate| request.extensions_mut().insert(certificate));
-            request
-        });
-        let router = Router::new().fallback(|| async { "inner" }).layer(layer).layer(tell);
-        let (listener, address) = listen().await;
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        let router = Router::new().fallback(told).layer(layer);
+        let address = serve(router, connection.clone()).await;
         Self { address, revocations, connection, clock }
+    }
+
+    /// A request of this kind to an endpoint, with these headers.
+    async fn post(&self, path: &str, headers: &[&str], body: &str) -> Answer {
+        let mut request = format!("POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n");
+        headers.iter().for_each(|header| request += &format!("{header}\r\n"));
+        raw(self.address, request + &format!("content-length: {}\r\n\r\n{body}", body.len())).await
+    }
+
+    /// Logs alice out everywhere.
+    async fn log_out(&self, headers: &[&str]) -> Answer {
+        self.post(GLOBAL, &[&["content-type: application/json"], headers].concat(), &alice()).await
     }
 
     fn peer(&self, peer: &str) -> &Self {
@@ -184,6 +209,29 @@ impl Node {
     async fn says(&self, id: &str, headers: &[&str]) -> Answer {
         self.revoke(id, headers, &[("client_id", id)]).await
     }
+}
+
+/// Serves what a service answers, behind a server that tells it of the connection.
+async fn serve(router: Router, connection: Arc<Mutex<Connection>>) -> SocketAddr {
+    let tell = MapRequestLayer::new(move |mut request: Request<_>| {
+        let Connection { peer, certificate } = connection.lock().unwrap().clone();
+        peer.map(|peer| request.extensions_mut().insert(PeerAddress(peer)));
+        certificate.map(|certificate| request.extensions_mut().insert(certificate));
+        request
+    });
+    let router = router.layer(tell);
+    let (listener, address) = listen().await;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+/// What the service behind was told: the names of the headers.
+async fn told(headers: HeaderMap) -> String {
+    headers.keys().map(HeaderName::as_str).collect::<Vec<_>>().join(" ")
+}
+
+fn alice() -> String {
+    json!({"sub_id": {"format": "iss_sub", "iss": ISSUER, "sub": "alice"}}).to_string()
 }
 
 fn asserting(assertion: &str) -> [(&str, &str); 2] {
@@ -587,6 +635,118 @@ async fn envoy_forwards_certificates() {
     }
 }
 
+/// Rule 23: nobody behind believes what a stranger says of certificates.
+#[tokio::test]
+async fn rule_23_certificate_headers_of_strangers_are_removed() {
+    let telling = ["client-cert", "client-cert-chain", "x-forwarded-client-cert", "x-ssl-client-verify"];
+    // As gateways in the manner of CGI read them.
+    let alike = ["Client_Cert", "client-cert_chain", "X_Forwarded_Client_Cert", "x_ssl_client_verify"];
+    let lines: Vec<_> = telling.iter().chain(&alike).map(|name| format!("{name}: x\r\n{name}: y")).collect();
+    let lines: Vec<_> = lines.iter().map(String::as_str).chain(["x-other: kept", "client-certs: kept"]).collect();
+    let connection = Arc::new(Mutex::new(Connection::default()));
+    let front = |clients: Clients, revocations: &Revocations| {
+        let check = RevocationLayer::new(revocations.denylist().clone(), Verify::new(verifier()));
+        let endpoints = Endpoints::new(revocations.clone()).token(TokenEndpoint::new(verifier(), clients));
+        FrontLayer::new(check, endpoints)
+            .unwrap()
+            .mode(EndpointName::Token, Mode::RecordThenForward)
+            .metadata(Metadata::new("https://as.example"))
+            .unwrap()
+    };
+    let revocations = common::revocations().await;
+    let clients = behind(CertificateHeader::client_cert(proxies()));
+    let fronted = serve(Router::new().fallback(told).layer(front(clients.clone(), &revocations)), connection.clone());
+    let unaware = serve(Router::new().fallback(told).layer(front(registered(), &revocations)), connection.clone());
+    let node = Node::with(clients).await;
+    let (fronted, unaware) = (fronted.await, unaware.await);
+    let speak = |peer: Option<&str>| {
+        let peer = peer.map(|peer| peer.parse().unwrap());
+        connection.lock().unwrap().peer = peer;
+        node.connection.lock().unwrap().peer = peer;
+    };
+    let oauth = "/.well-known/oauth-authorization-server";
+    let heard = |answer: Answer, row: &str| {
+        assert_eq!(answer.status, 200, "{row}: {}", answer.head);
+        let names: Vec<String> = answer.body.split(' ').map(str::to_owned).collect();
+        for name in ["x-other", "client-certs"] {
+            assert!(names.iter().any(|heard| heard == name), "{row}: {names:?}");
+        }
+        let about = |name: &&String| telling.iter().chain(&alike).any(|told| told.eq_ignore_ascii_case(name));
+        names.iter().filter(about).count()
+    };
+    for peer in [None, Some(STRANGER)] {
+        speak(peer);
+        assert_eq!(heard(common::get(node.address, "/", &lines).await, "passes"), 0);
+        assert_eq!(heard(common::get(fronted, "/", &lines).await, "passes the front"), 0);
+        assert_eq!(heard(common::get(fronted, oauth, &lines).await, "metadata"), 0);
+        let body = "client_id=app&token=x";
+        let mut request = format!("POST /oauth/revoke HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{FORM}\r\n");
+        lines.iter().for_each(|line| request += &format!("{line}\r\n"));
+        request += &format!("content-length: {}\r\n\r\n{body}", body.len());
+        assert_eq!(heard(raw(fronted, request).await, "forwarded"), 0);
+        // Where nothing is configured, nothing is touched.
+        assert_eq!(heard(common::get(unaware, "/", &lines).await, "not configured"), 8);
+    }
+    speak(Some(PROXY));
+    assert_eq!(heard(common::get(node.address, "/", &lines).await, "passes"), 8);
+    assert_eq!(heard(common::get(fronted, "/", &lines).await, "passes the front"), 8);
+}
+
+/// The body of the global endpoint has no place for a client's id.
+#[tokio::test]
+async fn a_certificate_alone_tells_the_client_where_there_is_no_form() {
+    let client = |client: RegisteredClient| client.issuers([ISSUER]).scopes(["global_token_revocation"]);
+    let of_one = || client(RegisteredClient::self_signed_tls_client_auth("self", [sha256(&der(ONE))]));
+    let dn = CertificateName::SubjectDn("CN=client one,O=Example".to_owned());
+    let named = || client(RegisteredClient::tls_client_auth("tls", dn.clone()));
+    let only = |clients: Vec<RegisteredClient>| {
+        let secret = client(RegisteredClient::confidential("basic", "hush basic", SecretMethod::Basic));
+        let public = RegisteredClient::public("app").issuers([ISSUER]);
+        clients.into_iter().chain([secret, public]).fold(Clients::new(), |all, one| all.client(one).unwrap())
+    };
+    let node = Node::full(Profile::Standard, only(vec![of_one()])).await;
+    refused(&node.log_out(&[]).await);
+    node.shows(Some(certificate(ONE)));
+    is(&node.log_out(&[]).await, 204, "");
+    // Another credential says who calls, and is the one that counts.
+    is(&node.log_out(&[&basic("basic", "hush basic")]).await, 204, "");
+    refused(&node.log_out(&[&basic("basic", "x")]).await);
+    // A form has a place for the id.
+    refused(&node.post("/oauth/revoke", &[FORM], "token=x").await);
+    refused(&node.post("/oauth/revoke_session", &[FORM], "user_criterion_key=sub&user_criterion_value=x").await);
+    // Nor does the URI have one.
+    is(
+        &node.post(&format!("{GLOBAL}?client_id=self"), &["content-type: application/json"], "{}").await,
+        400,
+        "invalid_request",
+    );
+    node.shows(Some(certificate(TWO).verified()));
+    refused(&node.log_out(&[]).await);
+
+    let node = Node::full(Profile::Standard, only(vec![named()])).await;
+    node.shows(Some(certificate(ONE)));
+    refused(&node.log_out(&[]).await);
+    node.shows(Some(certificate(ONE).verified()));
+    is(&node.log_out(&[]).await, 204, "");
+
+    // It could be either of two.
+    let node = Node::full(Profile::Standard, only(vec![named(), of_one()])).await;
+    node.shows(Some(certificate(ONE).verified()));
+    refused(&node.log_out(&[]).await);
+    node.shows(Some(certificate(ONE)));
+    is(&node.log_out(&[]).await, 204, "");
+
+    // A proxy tells it, in one header with one element.
+    let header = CertificateHeader::client_cert(proxies());
+    let node = Node::full(Profile::Standard, only(vec![of_one()]).certificate_header(header)).await;
+    let one = format!("client-cert: :{}:", STANDARD.encode(der(ONE)));
+    refused(&node.peer(STRANGER).log_out(&[&one]).await);
+    is(&node.peer(PROXY).log_out(&[&one]).await, 204, "");
+    for twice in [format!("{one}\r\n{one}"), format!("{one}, :{}:", STANDARD.encode(der(ONE)))] {
+        is(&node.log_out(&[&twice]).await, 400, "invalid_request");
+    }
+}
+
 // Access tokens.
 
 async fn bearer_node() -> Node {
@@ -736,13 +896,187 @@ async fn an_address_that_fails_has_to_wait_and_does_not_lock_others_out() {
     accepted(&node.says("app", &[]).await);
 }
 
+/// Whatever is tried, an address has so many tries.
+#[tokio::test]
+async fn access_tokens_and_certificates_that_fail_count_too() {
+    let few = || registered().failure_limit(FailureLimit::new(NonZeroU32::new(3).unwrap(), Duration::from_secs(60)));
+    let node = Node::full(Profile::Standard, few()).await;
+    node.peer(STRANGER);
+    for n in 0..3 {
+        is(&node.revoke("app", &[&format!("authorization: Bearer {n}")], &[]).await, 401, "invalid_token");
+    }
+    let answer = node.revoke("app", &[&bearer(json!({"scope": "revoke"}))], &[]).await;
+    is(&answer, 429, "temporarily_unavailable");
+    assert_eq!(answer.header("retry-after"), Some("60"));
+
+    let node = Node::full(Profile::Standard, few()).await;
+    node.peer(STRANGER).shows(Some(certificate(TWO)));
+    refused(&node.says("self", &[]).await);
+    refused(&node.says("tls", &[]).await);
+    node.shows(Some(certificate(ONE)));
+    accepted(&node.says("self", &[]).await);
+    refused(&node.says("tls", &[]).await);
+    is(&node.says("self", &[]).await, 429, "temporarily_unavailable");
+
+    // Each endpoint with these clients knows of it, however often it is a certificate alone that fails.
+    let node = Node::full(Profile::Standard, few()).await;
+    node.peer(STRANGER).shows(Some(certificate(TWO)));
+    for _ in 0..3 {
+        refused(&node.log_out(&[]).await);
+    }
+    is(&node.log_out(&[]).await, 429, "temporarily_unavailable");
+    is(&node.says("app", &[]).await, 429, "temporarily_unavailable");
+}
+
+const IDP: &str = "https://idp.example/";
+
+/// A signed request of `c-idp`, with these claims over the usual ones.
+fn signed_request(key: &EcdsaKeyPair, over: Value) -> String {
+    let usual = json!({"iss": IDP, "sub": "c-idp", "aud": HERE});
+    let mut all = usual.as_object().unwrap().clone();
+    all.extend(over.as_object().unwrap().clone());
+    let jwt = signed(key, r#"{"alg":"ES256","typ":"global-token-revocation+jwt"}"#, &claims(Value::Object(all)));
+    format!("authorization: Bearer {jwt}")
+}
+
+async fn signed_node(clients: Clients) -> Node {
+    let issuer = Issuer::new(IDP).any_audience().algorithms([Algorithm::ES256]).keys(Keys::jwks(jwk(&KEY)));
+    let sender = Client::confidential("c-idp").issuers([ISSUER]).scopes(["global_token_revocation"]);
+    let requests = SignedRequests::new(HERE, [issuer]).unwrap().sender(IDP, sender);
+    let limit = FailureLimit::new(NonZeroU32::new(3).unwrap(), Duration::from_secs(60));
+    let endpoint = GlobalEndpoint::new(ClaimsOnly, [ISSUER], clients).signed_jwt(requests).failure_limit(limit);
+    Node::behind(Memory::new(), |endpoints| endpoints.global(endpoint)).await
+}
+
+/// §14: too many failed credentials are 429.
+#[tokio::test]
+async fn signed_requests_that_fail_have_to_wait() {
+    let node = signed_node(registered()).await;
+    let good = || signed_request(&KEY, json!({}));
+    let bad = [
+        signed_request(&OTHER_KEY, json!({})),
+        signed_request(&KEY, json!({"exp": unix() - 100})),
+        signed_request(&KEY, json!({"iss": "https://unknown.example/"})),
+    ];
+    node.peer(STRANGER);
+    for bad in &bad {
+        is(&node.log_out(&[bad]).await, 401, "invalid_token");
+    }
+    let answer = node.log_out(&[&good()]).await;
+    is(&answer, 429, "temporarily_unavailable");
+    assert_eq!(answer.header("retry-after"), Some("60"));
+    is(&node.log_out(&[&bad[0]]).await, 429, "temporarily_unavailable");
+    // What others forge in its name does not keep the sender out.
+    is(&node.peer("203.0.113.5:1").log_out(&[&good()]).await, 204, "");
+    node.clock.advance(Duration::from_secs(60));
+    is(&node.peer(STRANGER).log_out(&[&good()]).await, 204, "");
+}
+
+/// Its own failures do, from wherever, but not from where it has been heard before.
+#[tokio::test]
+async fn replays_count_for_the_sender() {
+    let node = signed_node(registered()).await;
+    let stolen = signed_request(&KEY, json!({"jti": "stolen"}));
+    is(&node.peer("192.0.2.77:1").log_out(&[&stolen]).await, 204, "");
+    for n in 1..=3 {
+        is(&node.peer(&format!("198.51.100.{n}:1")).log_out(&[&stolen]).await, 401, "invalid_token");
+    }
+    let good = || signed_request(&KEY, json!({}));
+    is(&node.peer("198.51.100.9:1").log_out(&[&good()]).await, 429, "temporarily_unavailable");
+    is(&node.peer("192.0.2.77:2").log_out(&[&good()]).await, 204, "");
+    // Everyone comes from a proxy's address: it is not counted.
+    let node = signed_node(registered().certificate_header(CertificateHeader::client_cert(proxies()))).await;
+    node.peer(PROXY);
+    for _ in 0..5 {
+        is(&node.log_out(&[&signed_request(&OTHER_KEY, json!({}))]).await, 401, "invalid_token");
+    }
+    is(&node.log_out(&[&good()]).await, 204, "");
+}
+
+// Challenges.
+
+/// RFC 6749 §5.2, RFC 6750 §3: the challenge is of the scheme that was tried, in each profile.
+#[tokio::test]
+async fn the_challenge_is_of_the_scheme_that_was_tried() {
+    let basic_of = |profile| match profile {
+        Profile::Janssen => "Basic realm=\"jans-auth\"",
+        _ => "Basic realm=\"revocation\"",
+    };
+    let (invalid, scope) = (
+        "Bearer realm=\"revocation\", error=\"invalid_token\"",
+        "Bearer realm=\"revocation\", error=\"insufficient_scope\"",
+    );
+    let open = || registered().failure_limit(FailureLimit::new(NonZeroU32::MAX, Duration::from_secs(1)));
+    for profile in [Profile::Standard, Profile::Janssen] {
+        let node = Node::full(profile, open()).await;
+        let asks = basic_of(profile);
+        let root = if profile == Profile::Janssen { "/jans-auth/restv1" } else { "/oauth" };
+        for (path, json) in [("revoke", false), ("revoke_session", false), ("global-token-revocation", true)] {
+            let path = format!("{root}/{path}");
+            // Janssen's clients expect 401 from the two endpoints that need a scope.
+            let no_scope = if profile == Profile::Janssen && !path.ends_with("/revoke") {
+                (401, "invalid_request", scope)
+            } else {
+                (403, "insufficient_scope", scope)
+            };
+            let of_others = bearer(json!({"scope": "openid"}));
+            let alice = alice();
+            let form_secret = ("client_id=post&client_secret=x", FORM);
+            let plain = if json { (&*alice, "content-type: application/json") } else { ("token=x", FORM) };
+            for (row, authorization, (body, media), (status, error, challenge)) in [
+                ("nothing", None, plain, (401, "invalid_client", asks)),
+                ("bad Basic", Some(&*basic("basic", "x")), plain, (401, "invalid_client", asks)),
+                ("no Basic at all", Some("authorization: Basic ?"), plain, (401, "invalid_client", asks)),
+                ("bad Bearer", Some("authorization: Bearer x"), plain, (401, "invalid_token", invalid)),
+                ("no Bearer at all", Some("authorization: Bearer ?"), plain, (401, "invalid_token", invalid)),
+                ("Bearer without scope", Some(&*of_others), plain, no_scope),
+                ("bad secret in a form", None, form_secret, (401, "invalid_client", asks)),
+            ] {
+                let headers: Vec<&str> = [media].into_iter().chain(authorization).collect();
+                let answer = node.post(&path, &headers, body).await;
+                let row = format!("{path}: {row}");
+                assert_eq!((answer.status, answer.header("www-authenticate")), (status, Some(challenge)), "{row}");
+                is(&answer, status, error);
+            }
+        }
+    }
+}
+
+/// §1: Janssen's clients may write `AccessToken` for `Bearer`.
+#[tokio::test]
+async fn janssen_knows_another_name_for_bearer() {
+    let node = Node::full(Profile::Janssen, registered()).await;
+    let path = "/jans-auth/restv1/revoke";
+    let token = |claims| bearer(claims).replace("Bearer", "AccessToken");
+    let good = token(json!({"scope": "revoke"}));
+    is(&node.post(path, &[FORM, &good], "token=x").await, 200, "");
+    is(&node.post(path, &[FORM, &good.replace("AccessToken", "accesstoken")], "token=x").await, 200, "");
+    for (bad, status, error) in [
+        (token(json!({})), 403, "insufficient_scope"),
+        ("authorization: AccessToken x".to_owned(), 401, "invalid_token"),
+    ] {
+        let answer = node.post(path, &[FORM, &bad], "token=x").await;
+        is(&answer, status, error);
+        assert_eq!(
+            answer.header("www-authenticate"),
+            Some(&*format!("Bearer realm=\"revocation\", error=\"{error}\""))
+        );
+    }
+    let two = [FORM, &good, &basic("basic", "hush basic")];
+    is(&node.post(path, &two, "token=x").await, 400, "invalid_request");
+    is(&node.post(path, &[FORM, &good], "token=x&client_id=post&client_secret=y").await, 400, "invalid_request");
+    // Nobody else knows it.
+    let node = Node::full(Profile::Standard, registered()).await;
+    refused(&node.post("/oauth/revoke", &[FORM, &good], "token=x").await);
+}
+
 #[tokio::test]
 async fn nothing_secret_is_printed() {
     let pem = KEY.public_key().as_der().unwrap();
     let presented = [
         Presented::Assertion { id: Some("jwt".to_owned()), assertion: Secret::new("hush assertion") },
         Presented::Bearer { token: Secret::new("hush token") },
-        Presented::Certificate { id: "tls".to_owned(), certificate: Box::new(ClientCertificate::new(*b"hush der")) },
+        Presented::Certificate { id: None, certificate: Box::new(ClientCertificate::new(*b"hush der")) },
     ];
     let jwt = RegisteredClient::private_key_jwt("jwt", Keys::jwks(jwk(&KEY)), [Algorithm::ES256]).unwrap();
     let printed = format!("{presented:?} {:?} {jwt:?} {:?}", registered(), JwtVerifier::builder().issuer(issuer()));

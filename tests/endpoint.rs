@@ -551,14 +551,24 @@ async fn only_plain_forms() {
         &[],
         &["content-type: application/x-www-form-urlencoded; charset=iso-8859-1"],
         &["content-type: application/x-www-form-urlencoded; charset=utf-7"],
+        &["content-type: application/x-www-form-urlencoded; charset=utf-16"],
+        &["content-type: application/x-www-form-urlencoded; charset=utf-8; charset=utf-7"],
+        &["content-type: application/x-www-form-urlencoded; charset=utf-8, application/json"],
+        &["content-type: application/x-www-form-urlencoded; charset"],
+        &["content-type: application/x-www-form-urlencoded; boundary=x"],
         &[FORM, FORM],
         &[FORM, "content-encoding: gzip"],
         &[FORM, "content-encoding: identity", "content-encoding: gzip"],
     ] {
         server.send("POST", "/oauth/revoke", headers, body).await.assert(415, "invalid_request");
     }
-    let utf8 = "content-type: Application/x-www-form-urlencoded; Charset=\"UTF-8\"";
-    server.send("POST", "/oauth/revoke", &[utf8, "content-encoding: identity"], body).await.assert_ok();
+    for utf8 in [
+        "content-type: Application/x-www-form-urlencoded; Charset=\"UTF-8\"",
+        "content-type: application/x-www-form-urlencoded; charset=utf-8",
+        "content-type: application/x-www-form-urlencoded;charset=UTF-8",
+    ] {
+        server.send("POST", "/oauth/revoke", &[utf8, "content-encoding: identity"], body).await.assert_ok();
+    }
 }
 
 /// Rule 17: what two parsers could read differently is refused, and nothing is revoked.

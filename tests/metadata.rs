@@ -14,7 +14,11 @@ use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 use tower_revocation::{
     RevocationLayer,
-    endpoint::{Clients, Endpoints, FrontLayer, RegisteredClient, SecretMethod, TokenEndpoint, metadata::Metadata},
+    directory::ClaimsOnly,
+    endpoint::{
+        Clients, EndpointError, EndpointName, Endpoints, FrontLayer, GlobalEndpoint, Profile, RegisteredClient,
+        SecretMethod, SessionEndpoint, TokenEndpoint, metadata::Metadata,
+    },
     token::Verify,
 };
 
@@ -48,13 +52,23 @@ async fn server(
     token: bool,
     behind: impl Fn() -> Response + Clone + Send + Sync + 'static,
 ) -> Server {
+    server_with(metadata, behind, |endpoints, clients| {
+        if token { endpoints.token(TokenEndpoint::new(verifier(), clients)) } else { endpoints }
+    })
+    .await
+}
+
+async fn server_with(
+    metadata: Metadata,
+    behind: impl Fn() -> Response + Clone + Send + Sync + 'static,
+    add: impl FnOnce(Endpoints, Clients) -> Endpoints,
+) -> Server {
     let revocations = common::revocations().await;
     let client = RegisteredClient::confidential("app", "secret", SecretMethod::Basic).issuers([ISSUER]);
     let clients = Clients::new().client(client).unwrap();
     let check = RevocationLayer::new(revocations.denylist().clone(), Verify::new(verifier()));
-    let endpoints = Endpoints::new(revocations);
-    let endpoints = if token { endpoints.token(TokenEndpoint::new(verifier(), clients)) } else { endpoints };
-    let layer = FrontLayer::new(check, endpoints).unwrap().metadata(metadata);
+    let endpoints = add(Endpoints::new(revocations), clients);
+    let layer = FrontLayer::new(check, endpoints).unwrap().metadata(metadata).unwrap();
     let seen = Seen::default();
     let record = seen.clone();
     let inner = move |request: Request| {
@@ -135,11 +149,102 @@ async fn every_place_of_a_document() {
     }
 }
 
+/// In no profile, whoever would answer; endpoints that this layer does not have are none of its business.
 #[tokio::test]
 async fn switched_off_is_not_advertised() {
-    let server = server(metadata(), false, document(&json_type(), THEIRS)).await;
+    let theirs = document(
+        &json_type(),
+        r#"{"issuer":"i","revocation_endpoint":"a","revocation_endpoint_auth_methods_supported":["none"],
+            "revocation_endpoint_auth_signing_alg_values_supported":["RS256"],"session_revocation_endpoint":"b",
+            "global_token_revocation_endpoint":"c","global_token_revocation_endpoint_auth_methods_supported":["x"],
+            "mtls_endpoint_aliases":{"token_endpoint":"t","revocation_endpoint":"a"}}"#,
+    );
+    let none = server(metadata(), false, theirs.clone()).await;
+    let json = parsed(&get(none.address, OAUTH, &[]).await);
+    assert_eq!(
+        (&json["revocation_endpoint"], &json["mtls_endpoint_aliases"]["revocation_endpoint"]),
+        (&json!("a"), &json!("a"))
+    );
+
+    for profile in [Profile::Standard, Profile::Janssen] {
+        let everything = |endpoints: Endpoints, clients: Clients| {
+            let endpoints = endpoints.profile(profile).token(TokenEndpoint::new(verifier(), clients.clone()));
+            let endpoints = endpoints
+                .session(SessionEndpoint::new(ClaimsOnly, [ISSUER], clients.clone()))
+                .global(GlobalEndpoint::new(ClaimsOnly, [ISSUER], clients));
+            EndpointName::ALL.into_iter().for_each(|endpoint| endpoints.switches().set(endpoint, false));
+            endpoints
+        };
+        let metadata = || metadata().mtls_external_url("https://mtls.as.example").auth_methods(["client_secret_basic"]);
+        let off = server_with(metadata(), theirs.clone(), everything).await;
+        let json = parsed(&get(off.address, OAUTH, &[]).await);
+        assert_eq!(json, json!({"issuer": "i", "mtls_endpoint_aliases": {"token_endpoint": "t"}}), "{profile:?}");
+        // Nor does an empty object stay.
+        let only = document(&json_type(), r#"{"mtls_endpoint_aliases":{"revocation_endpoint":"a"}}"#);
+        let off = server_with(metadata(), only, everything).await;
+        assert_eq!(parsed(&get(off.address, OAUTH, &[]).await), json!({}), "{profile:?}");
+        let alone = server_with(metadata().alone(true), theirs.clone(), everything).await;
+        assert_eq!(parsed(&get(alone.address, OAUTH, &[]).await), json!({"issuer": "https://as.example/"}));
+    }
+}
+
+/// The global endpoint's body is JSON, and it takes no public client.
+#[tokio::test]
+async fn methods_are_advertised_where_they_work() {
+    let methods = ["client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth", "none"];
+    let metadata = metadata().auth_methods(methods).signing_algs(["ES256"]);
+    let global = |endpoints: Endpoints, clients: Clients| {
+        let endpoints = endpoints.token(TokenEndpoint::new(verifier(), clients.clone()));
+        endpoints.global(GlobalEndpoint::new(ClaimsOnly, [ISSUER], clients))
+    };
+    let server = server_with(metadata, document(&json_type(), "{}"), global).await;
     let json = parsed(&get(server.address, OAUTH, &[]).await);
-    assert_eq!(json["revocation_endpoint"], "https://as.example/theirs");
+    assert_eq!(json["revocation_endpoint_auth_methods_supported"], json!(methods));
+    let works = json!(["client_secret_basic", "tls_client_auth"]);
+    assert_eq!(json["global_token_revocation_endpoint_auth_methods_supported"], works);
+}
+
+/// RFC 7009 §2: an http URI must not be published.
+#[tokio::test]
+async fn plain_http_is_not_published() {
+    let revocations = common::revocations().await;
+    let check = RevocationLayer::new(revocations.denylist().clone(), Verify::new(verifier()));
+    let layer = FrontLayer::new(check, Endpoints::new(revocations)).unwrap();
+    let built = |metadata: Metadata| layer.clone().metadata(metadata).err();
+    let mtls = |url: &str| metadata().mtls_external_url(url);
+    for url in ["http://as.example", "HTTP://as.example:8080/", "http://127.0.0.1.example", "http://localhost.example"]
+    {
+        let refused = EndpointError::PlainHttp { url: url.trim_end_matches('/').to_owned() };
+        assert_eq!(built(Metadata::new(url)), Some(refused.clone()), "{url}");
+        assert_eq!(built(mtls(url)), Some(refused), "{url}");
+        assert_eq!(built(Metadata::new(url).allow_plain_http()), None, "{url}");
+    }
+    for url in [
+        "https://as.example",
+        "https://as.example/base/",
+        "http://127.0.0.1:3000",
+        "http://127.8.9.1",
+        "http://[::1]:80",
+        "http://LOCALHOST:3000",
+    ] {
+        assert_eq!((built(Metadata::new(url)), built(mtls(url))), (None, None), "{url}");
+    }
+    for url in [
+        "",
+        "as.example",
+        "/oauth",
+        "//as.example",
+        "ftp://as.example",
+        "https://",
+        "https:///x",
+        "https://as.example?a=b",
+        "https://as.example#a",
+        "https://user:pass@as.example",
+        "https://as example",
+    ] {
+        let refused = EndpointError::Url { url: url.trim_end_matches('/').to_owned() };
+        assert_eq!(built(Metadata::new(url).allow_plain_http()), Some(refused), "{url}");
+    }
 }
 
 #[tokio::test]

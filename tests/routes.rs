@@ -27,12 +27,13 @@ use tower_revocation::{
     RevocationLayer, Revocations,
     directory::{ClaimsOnly, Directory, DirectoryError, FileDirectory, SqlDirectory, SqlStatements, User},
     endpoint::{
-        AuditRecord, Client, Clients, CutoffChoice, EndpointError, EndpointLayer, EndpointName, Endpoints,
+        AuditRecord, Client, Clients, CutoffChoice, EndpointError, EndpointLayer, EndpointName, Endpoints, FrontLayer,
         GlobalEndpoint, JsonLines, Profile, RegisteredClient, SecretMethod, SessionEndpoint, SeveralUsers,
         SignedRequests, Switches, TokenEndpoint, UnknownUser,
     },
+    recorder::{MemoryStore, Recorder},
     revocation::{Revocation, Scope},
-    token::{Algorithm, Extractor, Issuer, JwtConfigError, JwtVerifier, Keys, Place, Verify},
+    token::{Algorithm, Extractor, Issuer, JwtConfigError, JwtVerifier, Keys, OpaqueKeys, Place, Verify},
 };
 
 const OTHER: &str = "https://other.example/";
@@ -629,6 +630,15 @@ async fn s13_s15_bad_bodies_revoke_nothing() {
             ("query too", format!("{path}?sub_id=x"), JSON, "a: b", 400),
             ("form type", path.to_owned(), FORM, "a: b", 415),
             ("other charset", path.to_owned(), "content-type: application/json; charset=utf-16", "a: b", 415),
+            ("legacy charset", path.to_owned(), "content-type: application/json; charset=iso-8859-1", "a: b", 415),
+            (
+                "two charsets",
+                path.to_owned(),
+                "content-type: application/json;charset=utf-8;charset=utf-7",
+                "a: b",
+                415,
+            ),
+            ("other parameter", path.to_owned(), "content-type: application/json; profile=x", "a: b", 415),
             ("coded", path.to_owned(), JSON, "content-encoding: gzip", 415),
             ("two types", path.to_owned(), JSON, FORM, 415),
             ("slash", format!("{path}/"), JSON, "a: b", 400),
@@ -640,8 +650,10 @@ async fn s13_s15_bad_bodies_revoke_nothing() {
         let head = format!("POST {path} HTTP/1.1\r\nhost: t\r\n{JSON}\r\n{admin}\r\ncontent-length: 1000000\r\n\r\n");
         assert_answer(&raw(server.address, head).await, 413, "invalid_request", "1 MB");
         assert_eq!((server.records(), server.asked()), (0, 0));
-        let utf8 = "content-type: application/json; charset=utf-8";
-        assert_eq!(server.send("POST", path, &[utf8, &admin], &good).await.status, 204);
+        for utf8 in ["application/json; charset=utf-8", "Application/JSON;Charset=\"UTF-8\""] {
+            let utf8 = format!("content-type: {utf8}");
+            assert_eq!(server.send("POST", path, &[&utf8, &admin], &good).await.status, 204);
+        }
     }
 }
 
@@ -891,6 +903,134 @@ async fn s6_token_all_is_off_unless_allowed() {
             &token(json!({"client_id": "app", "iat": unix() + 5})),
         ])
         .await;
+}
+
+/// §6: a cutoff of the client knows no kinds of tokens: more ends than was asked for, never less.
+#[tokio::test]
+async fn s6_token_all_ends_every_kind_of_token() {
+    for hint in ["", "&token_type_hint=access_token", "&token_type_hint=refresh_token", "&token_type_hint=x"] {
+        let server = Setup::new(Profile::Janssen).token(|token| token.allow_all([ISSUER])).start().await;
+        let access = token(json!({"client_id": "app", "jti": jti()}));
+        let refresh = common::signed(
+            r#"{"alg":"HS256","typ":"JWT"}"#,
+            &json!({"iss": ISSUER, "aud": AUDIENCE, "client_id": "app", "iat": unix(), "exp": unix() + 600})
+                .to_string(),
+        );
+        server.assert_alive(&[&access, &refresh]).await;
+        let body = format!("token=all{hint}");
+        let answer = server.send("POST", server.paths[0], &[FORM, &basic("app")], body).await;
+        assert_answer(&answer, 200, "", hint);
+        server.assert_dead(&[&access, &refresh]).await;
+    }
+}
+
+/// A front of the Janssen profile whose token endpoint answers with these tokens in turn, and the tokens' recorder.
+async fn issuing(tokens: Vec<Value>, by_jti: bool) -> Server {
+    let revocations = common::revocations().await;
+    let keys = OpaqueKeys::new("k1", [7; 32]).unwrap();
+    let recorder = Recorder::new(revocations.clone(), MemoryStore::new(), keys, ISSUER).verifier(verifier());
+    let endpoint = TokenEndpoint::new(verifier(), clients());
+    let endpoint = if by_jti { endpoint.jtis(recorder.clone(), [ISSUER]) } else { endpoint };
+    let endpoints = Endpoints::new(revocations.clone()).profile(Profile::Janssen).token(endpoint);
+    let switches = endpoints.switches().clone();
+    let check = RevocationLayer::new(revocations.denylist().clone(), Verify::new(verifier()));
+    let layer = FrontLayer::new(check, endpoints).unwrap().recorder(recorder, "/token").unwrap();
+    let tokens = Arc::new(Mutex::new(tokens));
+    let issue = move || {
+        let next = tokens.lock().unwrap().remove(0);
+        async move { axum::Json(next) }
+    };
+    let router =
+        Router::new().route("/", get(|| async { "in" })).route("/token", axum::routing::post(issue)).layer(layer);
+    let (listener, address) = common::listen().await;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Server { address, paths: JANSSEN_PATHS, revocations, switches, people: Arc::default() }
+}
+
+/// §6: the token is named by its `jti` alone. Ownership comes from the recorder, and from nothing that is sent.
+#[tokio::test]
+async fn s6_the_hint_jti_ends_the_clients_own_token() {
+    let named = |client: &str, jti: &str| token(json!({"client_id": client, "jti": jti}));
+    let issued = || {
+        let answer = |access: String| json!({"access_token": access, "token_type": "Bearer", "expires_in": 600});
+        let mut first = answer(named("app", "one"));
+        first["refresh_token"] = json!("r1");
+        let two = answer(named("app", "two"));
+        vec![
+            first,
+            two,
+            answer(named("admin", "theirs")),
+            answer(named("elsewhere", "far")),
+            answer(named("spa", "public")),
+        ]
+    };
+    let [one, two, theirs, far, public] = [
+        named("app", "one"),
+        named("app", "two"),
+        named("admin", "theirs"),
+        named("elsewhere", "far"),
+        named("spa", "public"),
+    ];
+    for by_jti in [true, false] {
+        let server = issuing(issued(), by_jti).await;
+        for client in ["app", "app", "admin", "elsewhere"] {
+            let answer = server.send("POST", "/token", &[FORM, &basic(client)], "grant_type=x").await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        }
+        let answer = server.send("POST", "/token", &[FORM], "grant_type=x&client_id=spa").await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let hinted = async |credential: &str, body: &str| {
+            let body = format!("{body}&token_type_hint=jti");
+            let headers: Vec<&str> = [FORM, credential].into_iter().filter(|header| !header.is_empty()).collect();
+            assert_answer(&server.send("POST", server.paths[0], &headers, &body).await, 200, "", &body);
+        };
+        // Another's, nobody's, a public client's own, and one without the hint: as if they did not exist.
+        for token in ["theirs", "public", "unknown"] {
+            hinted(&basic("app"), &format!("token={token}")).await;
+        }
+        hinted("", "token=public&client_id=spa").await;
+        hinted(&basic("elsewhere"), "token=one").await;
+        // It has no say over this issuer.
+        hinted(&basic("elsewhere"), "token=far").await;
+        assert_answer(&server.revoke("app", "one").await, 200, "", "no hint");
+        server.assert_alive(&[&one, &two, &theirs, &far, &public]).await;
+        assert_eq!(server.records(), 0);
+        hinted(&basic("app"), "token=one%20theirs").await;
+        if !by_jti {
+            server.assert_alive(&[&one]).await;
+            continue;
+        }
+        server.assert_dead(&[&one]).await;
+        server.assert_alive(&[&two, &theirs, &public]).await;
+        // Its grant went with it.
+        let refresh = "grant_type=refresh_token&refresh_token=r1";
+        let answer = server.send("POST", "/token", &[FORM, &basic("app")], refresh).await;
+        assert_answer(&answer, 400, "invalid_grant", "refresh");
+        // A wrong hint hides no token.
+        hinted(&basic("app"), &format!("token={two}")).await;
+        server.assert_dead(&[&two]).await;
+    }
+}
+
+/// §6: whatever a hint calls it, a JWT is found by what it says.
+#[tokio::test]
+async fn s6_a_logout_status_jwt_is_a_jwt() {
+    let server = Setup::new(Profile::Janssen).start().await;
+    let jwt = common::signed(
+        r#"{"alg":"HS256"}"#,
+        &json!({
+            "iss": ISSUER, "aud": AUDIENCE, "client_id": "app", "jti": jti(), "iat": unix(), "nbf": unix(),
+            "exp": unix() + 600, "status_list": {"idx": 1, "uri": "https://as.example/status_list"},
+        })
+        .to_string(),
+    );
+    server.assert_alive(&[&jwt]).await;
+    let body = format!("token={jwt}&token_type_hint=logout_status_jwt");
+    let answer = server.send("POST", server.paths[0], &[FORM, &basic("admin")], &body).await;
+    assert_answer(&answer, 400, "invalid_request", "another's");
+    let answer = server.send("POST", server.paths[0], &[FORM, &basic("app")], &body).await;
+    assert_answer(&answer, 200, "", "its own");
+    server.assert_dead(&[&jwt]).await;
 }
 
 /// §6, F34: another client's token is refused, unless it is allowed and the client has the scope.

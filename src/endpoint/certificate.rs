@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr, str::FromStr as _};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 use sha2::{Digest, Sha256};
 use x509_cert::{
     Certificate,
@@ -115,7 +115,10 @@ fn canonical(dn: &str) -> Option<String> {
 
 /// A header in which a TLS-terminating proxy tells the client's certificate.
 ///
-/// It counts from the proxies listed here alone, by [`PeerAddress`]; from anyone else it is as if it were not there.
+/// It counts from the proxies listed here alone, by [`PeerAddress`]. From anyone else it is removed, so that the service
+/// behind does not believe it either: with every header that tells of certificates (`Client-Cert`, `Client-Cert-Chain`,
+/// `X-Forwarded-Client-Cert`, that of [`CertificateHeader::verified_where`], and what differs from them by `_` for `-`).
+///
 /// What a listed proxy sends must be its own: it has to remove the header from what clients send. Requests of a listed
 /// proxy without the header show no certificate: one on the connection is the proxy's own.
 #[derive(Clone, Debug)]
@@ -170,6 +173,14 @@ impl CertificateHeader {
         self
     }
 
+    /// The header that tells that the chain was verified.
+    const fn signal(&self) -> Option<&HeaderName> {
+        match &self.verified {
+            Verified::Says(name, _) => Some(name),
+            Verified::Never | Verified::Always => None,
+        }
+    }
+
     pub(super) fn trusts(&self, peer: Option<PeerAddress>) -> bool {
         peer.is_some_and(|PeerAddress(peer)| self.proxies.contains(&peer.ip().to_canonical()))
     }
@@ -195,6 +206,57 @@ impl CertificateHeader {
         };
         certificate.map(|certificate| Some(ClientCertificate { verified, ..certificate })).ok_or(Refusal::Certificate)
     }
+}
+
+/// Takes away what only listed proxies may say of certificates, from the requests of everyone else.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hearsay {
+    /// Whoever one of them lists may speak.
+    believed: Vec<CertificateHeader>,
+    names: Vec<HeaderName>,
+}
+
+/// What tells of certificates, whichever of them is configured.
+const TELLING: [HeaderName; 3] = [
+    HeaderName::from_static("client-cert"),
+    HeaderName::from_static("client-cert-chain"),
+    HeaderName::from_static("x-forwarded-client-cert"),
+];
+
+impl Hearsay {
+    /// Nothing is taken away where no such header is configured.
+    pub(super) fn about<'a>(headers: impl Iterator<Item = &'a CertificateHeader>) -> Self {
+        let believed: Vec<_> = headers.cloned().collect();
+        let signals = believed.iter().filter_map(CertificateHeader::signal).cloned();
+        let names = if believed.is_empty() { Vec::new() } else { TELLING.into_iter().chain(signals).collect() };
+        Self { believed, names }
+    }
+
+    #[inline]
+    pub(super) fn remove_from<B>(&self, request: &mut Request<B>) {
+        if !self.believed.is_empty() {
+            self.remove_unless_believed(request);
+        }
+    }
+
+    fn remove_unless_believed<B>(&self, request: &mut Request<B>) {
+        let peer = request.extensions().get().copied();
+        if self.believed.iter().any(|header| header.trusts(peer)) {
+            return;
+        }
+        let headers = request.headers_mut();
+        while let Some(name) = headers.keys().find(|name| self.names.iter().any(|known| is_read_as(name, known))) {
+            let name = name.clone();
+            headers.remove(name);
+        }
+    }
+}
+
+/// Whether a service could take one for the other: gateways in the manner of CGI make `-` and `_` the same.
+fn is_read_as(name: &HeaderName, known: &HeaderName) -> bool {
+    let dash = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let (name, known) = (name.as_str().bytes().map(dash), known.as_str().bytes().map(dash));
+    name.eq(known)
 }
 
 /// The certificate behind a request.

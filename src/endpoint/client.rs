@@ -24,7 +24,9 @@ pub trait ClientAuthenticator: Send + Sync + 'static {
         true
     }
 
-    /// The header in which proxies tell a client's certificate, where there are such proxies.
+    /// The header in which proxies tell a client's certificate, where there are such proxies. It is asked for at every
+    /// request, and once when the endpoint is added to [`Endpoints`](super::Endpoints): where there is one then, such
+    /// headers are removed from the requests of everyone else.
     #[cfg(feature = "mtls")]
     fn certificate_header(&self) -> Option<&CertificateHeader> {
         None

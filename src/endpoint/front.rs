@@ -87,9 +87,14 @@ impl<I: IdentitySource, D> FrontLayer<I, D> {
     }
 
     /// Adds what is answered here to the server's metadata (RFC 8414).
-    pub fn metadata(mut self, metadata: Metadata) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// Where a URL in it may not be published: see [`Metadata::new`].
+    pub fn metadata(mut self, metadata: Metadata) -> Result<Self, EndpointError> {
+        metadata.check()?;
         Arc::make_mut(&mut self.front).metadata = Some(metadata);
-        self
+        Ok(self)
     }
 
     /// Learns from the answers of the token endpoint at this path which tokens belong together.
@@ -188,7 +193,8 @@ where
     }
 
     #[inline]
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        self.front.endpoints.remove_hearsay(&mut request);
         let Some(way) = self.front.way(request.uri().path()) else {
             return FrontFuture::checked(self.checked.call(request));
         };

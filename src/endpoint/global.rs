@@ -1,13 +1,14 @@
-use std::{collections::HashMap, slice};
+use std::{collections::HashMap, net::IpAddr, slice};
 
 use http::{HeaderName, HeaderValue, request::Parts};
 use http_body::Body;
 use zeroize::Zeroizing;
 
 use super::{
-    Answer, Client, ClientAuthenticator, SeveralUsers, SignedRequests, form,
+    Answer, Client, ClientAuthenticator, FailureLimit, SeveralUsers, SignedRequests, caller, form,
     intake::{Context, Intake, intake_settings},
     json::{self, JSON},
+    limit::{Failures, Who},
     plan::{Intent, Plan, Reach, Refused},
     refusal::Refusal,
     replay,
@@ -33,7 +34,8 @@ static EFFECTIVE_UNTIL: HeaderName = HeaderName::from_static("revocation-effecti
 /// missing, repeated, null, empty or not asked for are `invalid_request`.
 ///
 /// The caller is a confidential client with the scope `global_token_revocation`, or the sender of a signed request
-/// ([`GlobalEndpoint::signed_jwt`]). Only users of the endpoint's issuers count, and of those only what the caller has
+/// ([`GlobalEndpoint::signed_jwt`]). A client shows its secret (Basic), an access token, or its certificate, which has to
+/// tell by itself which client it is: the body has no place for what other methods send in a form. Only users of the endpoint's issuers count, and of those only what the caller has
 /// a say over; nobody without the scope makes the directory be asked.
 ///
 /// Every token of the user issued until now is refused, refresh tokens included, and so is every token of the
@@ -57,6 +59,7 @@ pub struct GlobalEndpoint {
     unknown_user: Option<UnknownUser>,
     cutoff: CutoffChoice,
     signed: Option<SignedRequests>,
+    failures: Failures,
 }
 
 /// What to answer where nobody is known by the name that is given.
@@ -98,6 +101,7 @@ impl GlobalEndpoint {
             unknown_user: None,
             cutoff: CutoffChoice::default(),
             signed: None,
+            failures: Failures::new(FailureLimit::default()),
         }
     }
 
@@ -140,17 +144,26 @@ impl GlobalEndpoint {
         self
     }
 
+    /// How many signed requests that fail are borne: for each address, whatever they say of themselves; and for each
+    /// sender those that are its own, such as replays. Nobody else's failures keep a sender out. Other clients have the
+    /// limit of their [`ClientAuthenticator`]. Default: [`FailureLimit::default`].
+    pub fn failure_limit(mut self, limit: FailureLimit) -> Self {
+        self.failures = Failures::new(limit);
+        self
+    }
+
     /// What a request comes to; what stands against it is answered at once.
     pub(super) async fn plan<B: Body>(&self, context: &Context<'_>, head: &Parts, body: B) -> Result<Plan, Refused> {
         Intake::check_target(head)?;
         let now = context.revocations.denylist().now().unix();
-        let sender =
-            self.signed.as_ref().and_then(|signed| signed.authenticate(&head.headers, now, SCOPE)).transpose()?;
-        let client = match &sender {
-            Some(sender) => sender.client.clone(),
-            None => self.intake.client(context, head).await?,
+        let (client, signed) = match self.signed(context, head, now) {
+            Some(signed) => {
+                let signed = signed?;
+                (signed.sender.client.clone(), Some(signed))
+            }
+            None => (self.intake.client(context, head).await?, None),
         };
-        match self.plan_of(&client, sender, context, head, body, now).await {
+        match self.plan_of(&client, signed, context, head, body, now).await {
             Ok(plan) => Ok(plan),
             Err(refusal) => Err(Refused::of(client, refusal)),
         }
@@ -159,7 +172,7 @@ impl GlobalEndpoint {
     async fn plan_of<B: Body>(
         &self,
         client: &Client,
-        sender: Option<Sender>,
+        signed: Option<Signed>,
         context: &Context<'_>,
         head: &Parts,
         body: B,
@@ -170,8 +183,8 @@ impl GlobalEndpoint {
         let body: Zeroizing<Vec<u8>> = self.intake.read(body).await?;
         let subject = json::subject(&body, context.ways.takes_attributes)?;
         // From here on it counts as used, so that a stolen one cannot ask who exists.
-        if let Some(sender) = sender {
-            SignedRequests::claim(context, &sender, replay::digest(head, &body)).await?;
+        if let Some(signed) = signed {
+            self.claim(context, signed, replay::digest(head, &body)).await?;
         }
         let skew = context.revocations.denylist().lifetimes().skew_secs();
         let (cutoff, success) = match self.cutoff {
@@ -184,6 +197,56 @@ impl GlobalEndpoint {
         };
         let (intent, reach) = self.intent(client, &subject, &issuers, cutoff, context).await?;
         Ok(Plan { client: client.clone(), intent, success, reach, body })
+    }
+
+    /// The signed request and its sender; `None` where it is none.
+    fn signed(&self, context: &Context<'_>, head: &Parts, now: u64) -> Option<Result<Signed, Refusal>> {
+        let requests = self.signed.as_ref()?;
+        let token = SignedRequests::carried_by(&head.headers)?;
+        Some(self.sender(requests, token, context, head, now))
+    }
+
+    fn sender(
+        &self,
+        requests: &SignedRequests,
+        token: &str,
+        context: &Context<'_>,
+        head: &Parts,
+        now: u64,
+    ) -> Result<Signed, Refusal> {
+        let peer = caller::peer(&*self.intake.clients, head);
+        // Nobody has vouched yet for what it says of its sender.
+        let someone = Who { id: None, known: true, peer };
+        self.bear(context, someone)?;
+        let sender = requests.authenticate(token, now, SCOPE);
+        let sender = sender.inspect_err(|refusal| self.note(context, someone, *refusal))?;
+        self.bear(context, Who { id: Some(&sender.name()), ..someone })?;
+        Ok(Signed { sender, peer })
+    }
+
+    /// Takes a signed request with this digest, which counts once.
+    async fn claim(&self, context: &Context<'_>, signed: Signed, message: [u8; 32]) -> Result<(), Refusal> {
+        let Signed { sender, peer } = signed;
+        let name = sender.name();
+        let who = Who { id: Some(&name), known: true, peer };
+        let claimed = SignedRequests::claim(context, &sender, message).await;
+        match claimed {
+            Ok(()) => self.failures.succeeded(who),
+            Err(refusal) => self.note(context, who, refusal),
+        }
+        claimed
+    }
+
+    /// Refuses those who failed too often.
+    fn bear(&self, context: &Context<'_>, who: Who<'_>) -> Result<(), Refusal> {
+        let wait = self.failures.wait(who, context.revocations.denylist().now().monotonic);
+        wait.map_or(Ok(()), |wait| Err(Refusal::too_many_failures(wait)))
+    }
+
+    fn note(&self, context: &Context<'_>, who: Who<'_>, refusal: Refusal) {
+        if refusal == Refusal::Assertion {
+            self.failures.failed(who, context.revocations.denylist().now().monotonic);
+        }
     }
 
     async fn intent(
@@ -249,6 +312,12 @@ impl GlobalEndpoint {
             None => self.users.issuers.iter().any(|known| known == iss).then_some((iss, "sub")),
         }
     }
+}
+
+/// A signed request, not yet taken.
+struct Signed {
+    sender: Sender,
+    peer: Option<IpAddr>,
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "maps an error")]

@@ -73,13 +73,13 @@ impl Intake {
         let body = self.read(body).await?;
         let form = Form::parse(&body)?;
         let call = Call::new(context.revocations).within(context.claimed, replay::digest(head, &body));
-        let client = caller::authenticate(&*self.clients, call, head, &form).await?;
+        let client = caller::authenticate(&*self.clients, context, call, head, Some(&form)).await?;
         Ok((client, form, body))
     }
 
     /// The client behind the head alone.
     pub(super) async fn client(&self, context: &Context<'_>, head: &Parts) -> Result<Client, Refusal> {
-        caller::authenticate(&*self.clients, Call::new(context.revocations), head, &Form::empty()).await
+        caller::authenticate(&*self.clients, context, Call::new(context.revocations), head, None).await
     }
 }
 
@@ -118,6 +118,11 @@ macro_rules! intake_settings {
         pub const fn read_timeout(mut self, time: std::time::Duration) -> Self {
             self.intake.read_timeout = time;
             self
+        }
+
+        #[cfg(feature = "mtls")]
+        pub(super) fn clients(&self) -> &dyn crate::endpoint::ClientAuthenticator {
+            &*self.intake.clients
         }
 
         pub(super) const fn route(&self) -> Option<&crate::endpoint::route::Route> {

@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    hash::Hash,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
     sync::{
@@ -9,6 +10,13 @@ use std::{
     time::Duration,
 };
 
+use governor::{
+    Quota, RateLimiter,
+    clock::Clock,
+    middleware::NoOpMiddleware,
+    nanos::Nanos,
+    state::{InMemoryState, NotKeyed, StateStore},
+};
 use moka::sync::Cache;
 
 /// How many failed authentications are borne, for each client id and for each peer address.
@@ -42,7 +50,8 @@ pub struct FailureLimit {
 pub struct PeerAddress(pub SocketAddr);
 
 impl FailureLimit {
-    /// As many failures as `burst` at once, then one `every` so often.
+    /// As many failures as `burst` at once, then one `every` so often; `every` is cut so that `burst` of them come to a
+    /// century and a half at most.
     pub const fn new(burst: NonZeroU32, every: Duration) -> Self {
         Self { burst, every }
     }
@@ -57,18 +66,18 @@ impl Default for FailureLimit {
 
 /// The failures of late.
 #[derive(Clone)]
-pub(super) struct Failures {
+pub(super) struct Failures(Arc<Inner>);
+
+struct Inner {
     limit: FailureLimit,
+    clock: Fed,
     /// Known clients and others apart: made-up ids do not push out the counts of real ones.
-    known: Counts<Box<str>>,
-    unknown: Counts<Box<str>>,
-    peers: Counts<IpAddr>,
+    known: Limited<Box<str>>,
+    unknown: Limited<Box<str>>,
+    peers: Limited<IpAddr>,
     /// From where a client has authenticated itself.
     at_home: Cache<(Box<str>, IpAddr), ()>,
 }
-
-/// For each key the time (milliseconds) at which no failure of it counts any more (the generic cell rate algorithm).
-type Counts<K> = Cache<K, Arc<AtomicU64>>;
 
 /// Who tries.
 #[derive(Clone, Copy)]
@@ -83,63 +92,157 @@ impl Failures {
 
     pub(super) fn new(limit: FailureLimit) -> Self {
         let day = Duration::from_secs(24 * 60 * 60);
-        Self {
+        let clock = Fed::default();
+        Self(Arc::new(Inner {
             limit,
-            known: Cache::new(Self::MOST),
-            unknown: Cache::new(Self::MOST),
-            peers: Cache::new(Self::MOST),
+            known: Limited::new(limit, &clock),
+            unknown: Limited::new(limit, &clock),
+            peers: Limited::new(limit, &clock),
             at_home: Cache::builder().max_capacity(Self::MOST).time_to_live(day).build(),
-        }
+            clock,
+        }))
     }
 
-    /// How long to wait before trying at all.
+    /// How long to wait before trying at all. `now` is in milliseconds of the monotonic clock.
     pub(super) fn wait(&self, who: Who<'_>, now: u64) -> Option<Duration> {
-        let by_peer = who.peer.and_then(|peer| self.peers.get(&network(peer)));
-        let by_id = who.id.filter(|id| !self.is_at_home(id, who.peer)).and_then(|id| self.ids(who).get(id));
-        let until = |count: Arc<AtomicU64>| count.load(Ordering::Relaxed).saturating_sub(self.borne());
-        let wait = by_peer.into_iter().chain(by_id).map(until).max()?.saturating_sub(now);
-        (wait > 0).then(|| Duration::from_millis(wait))
+        self.0.clock.feed(now);
+        let by_peer = who.peer.and_then(|peer| self.0.peers.wait(&network(peer)));
+        let by_id = who.id.filter(|id| !self.is_at_home(id, who.peer)).and_then(|id| self.ids(who).wait(&id.into()));
+        by_peer.max(by_id)
     }
 
     pub(super) fn failed(&self, who: Who<'_>, now: u64) {
-        let by_peer = who.peer.map(|peer| self.peers.get_with(network(peer), Arc::default));
-        let by_id = who.id.map(|id| self.ids(who).get_with(id.into(), Arc::default));
-        let every = millis(self.limit.every).max(1);
-        for count in by_peer.into_iter().chain(by_id) {
-            let _ =
-                count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| Some(at.max(now).saturating_add(every)));
+        self.0.clock.feed(now);
+        if let Some(peer) = who.peer {
+            self.0.peers.count(&network(peer));
+        }
+        if let Some(id) = who.id {
+            self.ids(who).count(&id.into());
         }
     }
 
     pub(super) fn succeeded(&self, who: Who<'_>) {
         if let (Some(id), Some(peer)) = (who.id, who.peer) {
-            self.at_home.insert((id.into(), network(peer)), ());
+            self.0.at_home.insert((id.into(), network(peer)), ());
         }
     }
 
     fn is_at_home(&self, id: &str, peer: Option<IpAddr>) -> bool {
-        peer.is_some_and(|peer| self.at_home.contains_key(&(id.into(), network(peer))))
+        peer.is_some_and(|peer| self.0.at_home.contains_key(&(id.into(), network(peer))))
     }
 
-    fn ids(&self, who: Who<'_>) -> &Counts<Box<str>> {
-        if who.known { &self.known } else { &self.unknown }
-    }
-
-    /// How far ahead of the clock a count may be: one more failure must still fit.
-    fn borne(&self) -> u64 {
-        let every = millis(self.limit.every).max(1);
-        every.saturating_mul(u64::from(self.limit.burst.get() - 1))
+    fn ids(&self, who: Who<'_>) -> &Limited<Box<str>> {
+        if who.known { &self.0.known } else { &self.0.unknown }
     }
 }
 
 impl fmt::Debug for Failures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.limit.fmt(f)
+        self.0.limit.fmt(f)
     }
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+/// The failures of each key: one limiter says whether to wait, and leaves the counts alone; the other counts what failed,
+/// and never refuses, so that failures at the same time count as many.
+struct Limited<K: Key> {
+    looks: Limiter<Look<K>>,
+    counts: Limiter<Count<K>>,
+}
+
+type Limiter<S> = RateLimiter<<S as StateStore>::Key, S, Fed, NoOpMiddleware<Nanos>>;
+
+trait Key: Hash + Eq + Clone + Send + Sync + 'static {}
+
+impl<K: Hash + Eq + Clone + Send + Sync + 'static> Key for K {}
+
+/// Bounded: what was used longest ago is forgotten first.
+type Counts<K> = Cache<K, Arc<InMemoryState>>;
+
+impl<K: Key> Limited<K> {
+    fn new(limit: FailureLimit, clock: &Fed) -> Self {
+        // Half of what the limiter can tell is for the present, so that nothing in it overflows.
+        let longest = u64::MAX / 4;
+        let burst = limit.burst.get();
+        let every = nanos(limit.every).clamp(1_000_000, longest / u64::from(burst));
+        let quota = |burst: u32| {
+            let quota = Quota::with_period(Duration::from_nanos(every)).unwrap_or(Quota::per_second(limit.burst));
+            quota.allow_burst(NonZeroU32::new(burst).unwrap_or(limit.burst))
+        };
+        let unbounded = u32::try_from(longest / every).unwrap_or(u32::MAX);
+        let counts = Counts::new(Failures::MOST);
+        Self {
+            looks: RateLimiter::new(quota(burst), Look(counts.clone()), clock.clone()),
+            counts: RateLimiter::new(quota(unbounded), Count(counts), clock.clone()),
+        }
+    }
+
+    fn wait(&self, key: &K) -> Option<Duration> {
+        let until = self.looks.check_key(key).err()?;
+        // Another call may have brought a later time meanwhile.
+        Some(until.wait_time_from(self.looks.clock().now())).filter(|wait| !wait.is_zero())
+    }
+
+    fn count(&self, key: &K) {
+        let _ = self.counts.check_key(key);
+    }
+}
+
+/// Counts.
+struct Count<K>(Counts<K>);
+
+impl<K: Key> StateStore for Count<K> {
+    type Key = K;
+
+    fn measure_and_replace<T, F, E>(&self, key: &K, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        self.0.get_with_by_ref(key, Arc::default).measure_and_replace(&NotKeyed::NonKey, f)
+    }
+}
+
+/// Looks, and changes nothing.
+struct Look<K>(Counts<K>);
+
+impl<K: Key> StateStore for Look<K> {
+    type Key = K;
+
+    fn measure_and_replace<T, F, E>(&self, key: &K, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let outcome = match self.0.get(key) {
+            // An error leaves the state as it is.
+            Some(state) => match state.measure_and_replace(&NotKeyed::NonKey, |at| Err::<((), Nanos), _>(f(at))) {
+                Ok(()) => f(None),
+                Err(outcome) => outcome,
+            },
+            None => f(None),
+        };
+        outcome.map(|(value, _)| value)
+    }
+}
+
+/// Shows the latest time that it was told, since each call brings its own.
+#[derive(Clone, Debug, Default)]
+struct Fed(Arc<AtomicU64>);
+
+impl Fed {
+    fn feed(&self, millis: u64) {
+        self.0.fetch_max(millis.saturating_mul(1_000_000).min(u64::MAX / 4), Ordering::Relaxed);
+    }
+}
+
+impl Clock for Fed {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Nanos::new(self.0.load(Ordering::Relaxed))
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What one subscriber is given: an IPv4 address, or a /64.
@@ -204,8 +307,48 @@ mod tests {
         for n in 0..Failures::MOST * 3 {
             failures.failed(Who { id: Some(&format!("made up {n}")), known: false, peer: None }, 0);
         }
-        failures.unknown.run_pending_tasks();
-        assert!(failures.unknown.entry_count() <= Failures::MOST);
         assert!(failures.wait(who("a", None), 0).is_some());
+        let limited = Limited::new(FailureLimit::default(), &Fed::default());
+        for n in 0..Failures::MOST * 3 {
+            limited.count(&n);
+        }
+        let Count(counts) = limited.counts.into_state_store();
+        counts.run_pending_tasks();
+        assert!(counts.entry_count() <= Failures::MOST);
+    }
+
+    /// Guesses that were under way together, so that none of them saw the others fail.
+    #[test]
+    fn failures_at_the_same_time_count_as_many() {
+        let failures = Failures::new(FailureLimit::default());
+        for _ in 0..40 {
+            failures.failed(who("a", None), 0);
+        }
+        assert_eq!(failures.wait(who("a", None), 0), Some(Duration::from_secs(31)));
+    }
+
+    #[test]
+    fn looking_uses_nothing_up_and_time_never_goes_back() {
+        let failures = Failures::new(FailureLimit::new(NonZeroU32::MIN, Duration::from_secs(1)));
+        for now in [0, 9_000, 9_000, 8_000] {
+            assert_eq!(failures.wait(who("a", None), now), None);
+        }
+        failures.failed(who("a", None), 8_000);
+        assert_eq!(failures.wait(who("a", None), 9_000), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn the_widest_limits_overflow_nothing() {
+        for limit in [
+            FailureLimit::new(NonZeroU32::MAX, Duration::MAX),
+            FailureLimit::new(NonZeroU32::MIN, Duration::MAX),
+            FailureLimit::new(NonZeroU32::MAX, Duration::ZERO),
+        ] {
+            let failures = Failures::new(limit);
+            for now in [0, u64::MAX, u64::MAX] {
+                failures.failed(who("a", Some("192.0.2.1")), now);
+            }
+            let _ = failures.wait(who("a", Some("192.0.2.1")), u64::MAX);
+        }
     }
 }

@@ -35,6 +35,7 @@ mod caller;
 #[cfg(feature = "mtls")]
 mod certificate;
 mod client;
+mod coding;
 mod form;
 mod forward;
 mod front;
@@ -111,6 +112,8 @@ pub struct Endpoints {
     token: Option<Arc<TokenEndpoint>>,
     session: Option<Arc<SessionEndpoint>>,
     global: Option<Arc<GlobalEndpoint>>,
+    #[cfg(feature = "mtls")]
+    hearsay: certificate::Hearsay,
 }
 
 /// What a path means to [`Endpoints`].
@@ -133,6 +136,8 @@ impl Endpoints {
             token: None,
             session: None,
             global: None,
+            #[cfg(feature = "mtls")]
+            hearsay: certificate::Hearsay::default(),
         }
     }
 
@@ -183,6 +188,11 @@ impl Endpoints {
         self.routes.iter().filter(|(endpoint, _)| self.switches.is_on(*endpoint)).collect()
     }
 
+    /// The endpoints that are there, and off.
+    fn switched_off(&self) -> impl Iterator<Item = EndpointName> {
+        self.routes.iter().map(|(endpoint, _)| endpoint).filter(|endpoint| !self.switches.is_on(*endpoint))
+    }
+
     /// The paths of the endpoints that are there.
     fn routed(mut self) -> Self {
         let own = [
@@ -194,7 +204,28 @@ impl Endpoints {
             let usual = || self.profile.ways().path(endpoint).and_then(|path| Route::new(path).ok());
             self.routes.set(endpoint, own.and_then(|own| own.cloned().or_else(usual)));
         }
+        #[cfg(feature = "mtls")]
+        {
+            self.hearsay = certificate::Hearsay::about(self.clients().filter_map(|known| known.certificate_header()));
+        }
         self
+    }
+
+    /// Who tells the clients of the endpoints that are there.
+    #[cfg(feature = "mtls")]
+    fn clients(&self) -> impl Iterator<Item = &dyn ClientAuthenticator> {
+        let token = self.token.as_deref().map(TokenEndpoint::clients);
+        let session = self.session.as_deref().map(SessionEndpoint::clients);
+        let global = self.global.as_deref().map(GlobalEndpoint::clients);
+        token.into_iter().chain(session).chain(global)
+    }
+
+    /// Removes what the sender of a request may not say of certificates: neither we nor the service behind believe it.
+    #[cfg_attr(not(feature = "mtls"), expect(unused_variables, clippy::unused_self, reason = "nobody may say any"))]
+    #[inline]
+    fn remove_hearsay<B>(&self, request: &mut Request<B>) {
+        #[cfg(feature = "mtls")]
+        self.hearsay.remove_from(request);
     }
 
     /// Whether every endpoint has a path to itself.
@@ -350,6 +381,16 @@ pub enum EndpointError {
     },
     /// The layer checks another denylist than the endpoints write to.
     OtherDenylist,
+    /// A base of endpoints that no metadata may publish.
+    Url {
+        /// The URL.
+        url: String,
+    },
+    /// Plain http, which no metadata may publish (RFC 7009 §2).
+    PlainHttp {
+        /// The URL.
+        url: String,
+    },
 }
 
 impl fmt::Display for EndpointError {
@@ -367,6 +408,16 @@ impl fmt::Display for EndpointError {
             Self::OtherDenylist => f.write_str(
                 "the layer checks another denylist than the endpoints write to; build it on \
                  `revocations.denylist()` of the same handle",
+            ),
+            Self::Url { url } => write!(
+                f,
+                "{url:?} cannot be the base of endpoints; write it like \"https://as.example\", without user, query or \
+                 fragment"
+            ),
+            Self::PlainHttp { url } => write!(
+                f,
+                "metadata may not publish {url:?}, which is plain http; use https, or say \
+                 `Metadata::allow_plain_http` where nobody else can listen"
             ),
         }
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     header::{self, HeaderMap},
     request::Parts,
 };
@@ -14,7 +14,7 @@ use tower_service::Service;
 use zeroize::Zeroizing;
 
 use super::{
-    Answer, body,
+    Answer, body, coding,
     form::{self, FORM, Form},
     forward::finish,
     front::{Front, Observed},
@@ -62,8 +62,7 @@ where
         Ok(asked) => asked,
         Err(answer) => return Ok(answer.into_response()),
     };
-    // Left out, it would allow any coding (RFC 9110 §12.5.3).
-    head.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    coding::accept_readable(&mut head.headers);
     finish(front, async move {
         let Asked { client, presented, body } = asked;
         let response = inner.call(Request::from_parts(head, Bytes::from_owner(body).into())).await?;
@@ -117,16 +116,22 @@ impl Observed {
         }
         if !is_json(response.headers()) {
             #[cfg(feature = "tracing")]
-            tracing::error!("the token endpoint behind answered with something else than plain application/json");
+            tracing::error!("the token endpoint behind answered with something else than application/json");
             return denied(Denied::Unreadable).into_response();
         }
         let (mut head, body) = response.into_parts();
         let Ok(body) = body::read(body, MAX_ANSWER, READ_TIMEOUT).await else {
             return denied(Denied::Unreadable).into_response();
         };
-        if let Err(why) = self.recorder.learn(presented, client.as_deref(), &body).await {
+        let Ok(plain) = coding::decode(&head.headers, &body, MAX_ANSWER) else {
+            #[cfg(feature = "tracing")]
+            tracing::error!("the token endpoint behind answered in a coding that cannot be read");
+            return denied(Denied::Unreadable).into_response();
+        };
+        if let Err(why) = self.recorder.learn(presented, client.as_deref(), &plain).await {
             return denied(why).into_response();
         }
+        drop(plain);
         // The body has a length now.
         head.headers.remove(header::TRANSFER_ENCODING);
         Response::from_parts(head, Bytes::from_owner(body).into())

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::ClientCertificate;
 use super::{
     form::{Form, decode},
+    profile::Ways,
     refusal::Refusal,
 };
 
@@ -67,8 +68,8 @@ pub enum Presented {
     /// that is not registered for certificates: then it is as `None`.
     #[cfg(feature = "mtls")]
     Certificate {
-        /// The client's id.
-        id: String,
+        /// The client's id; a JSON body has no place for it, so that the certificate alone has to tell the client.
+        id: Option<String>,
         /// The certificate.
         certificate: Box<ClientCertificate>,
     },
@@ -89,22 +90,36 @@ impl Presented {
             Self::Basic { id, .. } | Self::Post { id, .. } | Self::None { id } => Some(id),
             Self::Assertion { id, .. } => id.as_deref(),
             #[cfg(feature = "mtls")]
-            Self::Certificate { id, .. } => Some(id),
+            Self::Certificate { id, .. } => id.as_deref(),
             Self::Bearer { .. } => None,
         }
+    }
+
+    /// A certificate that has to tell the client by itself.
+    #[cfg(feature = "mtls")]
+    pub(super) fn of_certificate(certificate: ClientCertificate) -> Self {
+        Self::Certificate { id: None, certificate: Box::new(certificate) }
     }
 
     /// With the certificate of the connection, where nothing else authenticates the client.
     #[cfg(feature = "mtls")]
     pub(super) fn with_certificate(self, certificate: Option<ClientCertificate>) -> Self {
         match (self, certificate) {
-            (Self::None { id }, Some(certificate)) => Self::Certificate { id, certificate: Box::new(certificate) },
+            (Self::None { id }, Some(certificate)) => {
+                Self::Certificate { id: Some(id), certificate: Box::new(certificate) }
+            }
             (other, _) => other,
         }
     }
 
-    /// The one client authentication of a request; `challenge` says whether a refusal may ask for Basic.
-    pub(super) fn find(headers: &HeaderMap, form: &Form, challenge: bool) -> Result<Self, Refusal> {
+    /// The one client authentication of a request; `None` where there is nothing at all. `challenge` says whether a
+    /// refusal may ask for Basic.
+    pub(super) fn find(
+        headers: &HeaderMap,
+        form: &Form,
+        ways: &Ways,
+        challenge: bool,
+    ) -> Result<Option<Self>, Refusal> {
         let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
         let authorization = authorizations.next();
         let id = form.get("client_id");
@@ -116,21 +131,22 @@ impl Presented {
             return Err(Refusal::SeveralClients);
         }
         if let Some(authorization) = authorization {
-            let header = Self::header(authorization.as_bytes())?;
+            let header = Self::header(authorization.as_bytes(), ways)?;
             let same = id.is_none() || header.id().is_none() || id == header.id();
-            return if same { Ok(header) } else { Err(Refusal::SeveralClients) };
+            return if same { Ok(Some(header)) } else { Err(Refusal::SeveralClients) };
         }
         match (id, secret, assertion) {
-            (Some(id), Some(secret), _) => Ok(Self::Post { id: id.to_owned(), secret: Secret::new(secret) }),
+            (None, None, (None, None)) => Ok(None),
+            (Some(id), Some(secret), _) => Ok(Some(Self::Post { id: id.to_owned(), secret: Secret::new(secret) })),
             (id, _, (Some(assertion), Some(JWT_BEARER))) => {
-                Ok(Self::Assertion { id: id.map(ToOwned::to_owned), assertion: Secret::new(assertion) })
+                Ok(Some(Self::Assertion { id: id.map(ToOwned::to_owned), assertion: Secret::new(assertion) }))
             }
-            (Some(id), None, (None, None)) => Ok(Self::None { id: id.to_owned() }),
+            (Some(id), None, (None, None)) => Ok(Some(Self::None { id: id.to_owned() })),
             _ => Err(Refusal::Client { challenge }),
         }
     }
 
-    fn header(authorization: &[u8]) -> Result<Self, Refusal> {
+    fn header(authorization: &[u8], ways: &Ways) -> Result<Self, Refusal> {
         // Neither Basic nor Bearer knows a comma: a proxy joined two values (RFC 9110 §5.3).
         if authorization.contains(&b',') {
             return Err(Refusal::SeveralClients);
@@ -139,6 +155,7 @@ impl Presented {
         match scheme.to_ascii_lowercase().as_slice() {
             b"basic" => Self::basic(credentials).ok_or(Refusal::Client { challenge: true }),
             b"bearer" => Self::bearer(credentials).ok_or(Refusal::AccessToken),
+            b"accesstoken" if ways.takes_access_token_scheme => Self::bearer(credentials).ok_or(Refusal::AccessToken),
             _ => Err(Refusal::Client { challenge: true }),
         }
     }
@@ -172,9 +189,14 @@ fn split_scheme(authorization: &[u8]) -> (&[u8], &[u8]) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::endpoint::Profile;
+
+    fn header(authorization: &str) -> Result<Presented, Refusal> {
+        Presented::header(authorization.as_bytes(), Profile::Standard.ways())
+    }
 
     fn basic(authorization: &str) -> Option<(String, String)> {
-        match Presented::header(authorization.as_bytes()).ok()? {
+        match header(authorization).ok()? {
             Presented::Basic { id, secret } => Some((id, secret.expose().to_owned())),
             _ => None,
         }
@@ -208,7 +230,7 @@ mod tests {
 
     #[test]
     fn l9_secrets_are_not_printed() {
-        let presented = Presented::header(format!("Basic {}", STANDARD.encode("id:hush")).as_bytes()).unwrap();
+        let presented = header(&format!("Basic {}", STANDARD.encode("id:hush"))).unwrap();
         assert!(!format!("{presented:?}").contains("hush"));
         let form = Form::parse(b"client_secret=hush").unwrap();
         assert!(!format!("{form:?}").contains("hush"));

@@ -15,6 +15,8 @@ use super::{EndpointName, SeveralUsers, UnknownUser, Unowned};
 /// | unknown user, global | 404 | 204 | 404 |
 /// | no token at all to revoke | 200 | 200 | 400 `unsupported_token_type` |
 /// | `token` of several, by spaces | – | each | – |
+/// | `Authorization: AccessToken` | – | as `Bearer` | – |
+/// | hint `jti` | ignored | `token` is a `jti` | ignored |
 /// | token that names no client | refused | refused | whoever holds it may end it |
 /// | endpoint switched off | the service behind is asked | 403 `access_denied` | the service behind is asked |
 ///
@@ -46,6 +48,10 @@ pub(super) struct Ways {
     pub(super) unknown_user: UnknownUser,
     /// What is no token of a known issuer is refused, not answered like one.
     pub(super) refuses_undecodable: bool,
+    /// The hint `jti` says that `token` holds no token but its `jti`.
+    pub(super) takes_jtis: bool,
+    /// `Authorization: AccessToken` is another way to write `Bearer`.
+    pub(super) takes_access_token_scheme: bool,
     /// `token` may hold several, separated by spaces.
     pub(super) takes_lists: bool,
     /// `sub_id` may name an attribute: `{"format": <attribute>, "id": <value>}`.
@@ -68,6 +74,8 @@ static STANDARD: Ways = Ways {
     no_scope: (StatusCode::FORBIDDEN, "insufficient_scope"),
     unknown_user: UnknownUser::NotFound,
     refuses_undecodable: false,
+    takes_jtis: false,
+    takes_access_token_scheme: false,
     takes_lists: false,
     takes_attributes: false,
     sessions_are_of_one_client: false,
@@ -86,6 +94,8 @@ static JANSSEN: Ways = Ways {
     no_scope: (StatusCode::UNAUTHORIZED, "invalid_request"),
     unknown_user: UnknownUser::NoContent,
     refuses_undecodable: false,
+    takes_jtis: true,
+    takes_access_token_scheme: true,
     takes_lists: true,
     takes_attributes: true,
     sessions_are_of_one_client: false,
@@ -104,6 +114,8 @@ static TOKEN_AUTHORITY: Ways = Ways {
     no_scope: (StatusCode::FORBIDDEN, "insufficient_scope"),
     unknown_user: UnknownUser::NotFound,
     refuses_undecodable: true,
+    takes_jtis: false,
+    takes_access_token_scheme: false,
     takes_lists: false,
     takes_attributes: false,
     sessions_are_of_one_client: true,

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use http::{HeaderValue, StatusCode, header};
 
 use super::{Answer, profile::Ways};
@@ -38,7 +40,10 @@ pub(super) enum Refusal {
         challenge: bool,
     },
     /// The client lacks the endpoint's scope.
-    NoScope,
+    NoScope {
+        /// Whether it authenticated itself with an access token.
+        bearer: bool,
+    },
     /// The endpoint is switched off.
     Off,
     /// A signed request that is not authentic, not for this endpoint, or not for the first time.
@@ -111,6 +116,11 @@ const INSUFFICIENT_SCOPE: HeaderValue =
     HeaderValue::from_static("Bearer realm=\"revocation\", error=\"insufficient_scope\"");
 
 impl Refusal {
+    pub(super) fn too_many_failures(retry_after: Duration) -> Self {
+        let seconds = retry_after.as_millis().div_ceil(1000);
+        Self::TooManyFailures { retry_after: u32::try_from(seconds).unwrap_or(u32::MAX) }
+    }
+
     pub(super) fn answer(self, ways: &Ways) -> Answer {
         let status = self.status(ways);
         let answer = Answer::error(status, self.error(ways), self.description());
@@ -119,13 +129,13 @@ impl Refusal {
             Self::Client { challenge } if challenge || ways.always_challenges => {
                 answer.with(header::WWW_AUTHENTICATE, ways.basic_challenge.clone())
             }
-            // RFC 9110 §15.5.2.
-            Self::NoScope if status == StatusCode::UNAUTHORIZED => {
-                answer.with(header::WWW_AUTHENTICATE, ways.basic_challenge.clone())
-            }
             // RFC 6750 §3.1.
             Self::Assertion | Self::AccessToken => answer.with(header::WWW_AUTHENTICATE, INVALID_TOKEN),
-            Self::Scope => answer.with(header::WWW_AUTHENTICATE, INSUFFICIENT_SCOPE),
+            Self::Scope | Self::NoScope { bearer: true } => answer.with(header::WWW_AUTHENTICATE, INSUFFICIENT_SCOPE),
+            // RFC 9110 §15.5.2.
+            Self::NoScope { bearer: false } if status == StatusCode::UNAUTHORIZED => {
+                answer.with(header::WWW_AUTHENTICATE, ways.basic_challenge.clone())
+            }
             Self::TooManyFailures { retry_after } => answer.with(header::RETRY_AFTER, retry_after.into()),
             _ if self.is_passing() => answer.with(header::RETRY_AFTER, RETRY_AFTER),
             _ => answer,
@@ -154,7 +164,7 @@ impl Refusal {
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Client { .. } | Self::AccessToken | Self::Assertion => StatusCode::UNAUTHORIZED,
             Self::TooManyFailures { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoScope => ways.no_scope.0,
+            Self::NoScope { .. } => ways.no_scope.0,
             Self::Off | Self::UnknownCaller | Self::Scope => StatusCode::FORBIDDEN,
             Self::UnknownUser => StatusCode::NOT_FOUND,
             Self::NotLoggedOut | Self::AssertionKeys => StatusCode::UNPROCESSABLE_ENTITY,
@@ -171,7 +181,7 @@ impl Refusal {
     const fn error(self, ways: &Ways) -> &'static str {
         match self {
             Self::Client { .. } => "invalid_client",
-            Self::NoScope => ways.no_scope.1,
+            Self::NoScope { .. } => ways.no_scope.1,
             Self::Off | Self::UnknownCaller => "access_denied",
             Self::Assertion | Self::AccessToken => "invalid_token",
             Self::Scope => "insufficient_scope",
@@ -200,7 +210,7 @@ impl Refusal {
             Self::Duplicate => "A parameter is repeated",
             Self::SeveralClients => "The request carries more than one client authentication",
             Self::Client { .. } => "Client authentication failed",
-            Self::NoScope => "The client lacks the scope of this endpoint",
+            Self::NoScope { .. } => "The client lacks the scope of this endpoint",
             // As Janssen says it.
             Self::Off => "access_denied",
             Self::Assertion => "The signed request is invalid",
@@ -251,7 +261,7 @@ impl Refusal {
             Self::SeveralClients => "several_client_authentications",
             Self::Client { .. } => "invalid_client",
             Self::Json => "malformed_json",
-            Self::NoScope => "insufficient_scope",
+            Self::NoScope { .. } => "insufficient_scope",
             Self::Off => "switched_off",
             Self::Assertion => "invalid_signed_request",
             Self::AssertionKeys => "signing_keys_not_available",

@@ -232,6 +232,10 @@ impl Clients {
             Presented::Post { secret, .. } => Self::or_refused(self.by_secret(known, secret, SecretMethod::Post)),
             Presented::None { .. } => Self::or_refused(Self::by_name(known)),
             #[cfg(feature = "mtls")]
+            Presented::Certificate { id: None, certificate } => {
+                Self::or_refused(self.by_certificate_alone(certificate))
+            }
+            #[cfg(feature = "mtls")]
             Presented::Certificate { certificate, .. } => {
                 Self::or_refused(Self::by_certificate(known, certificate).or_else(|| Self::by_name(known)))
             }
@@ -277,6 +281,13 @@ impl Clients {
             }
             _ => None,
         }
+    }
+
+    /// The one client whose certificate it is; none where it could be that of several.
+    #[cfg(feature = "mtls")]
+    fn by_certificate_alone(&self, certificate: &ClientCertificate) -> Option<Client> {
+        let mut matching = self.clients.values().filter_map(|client| Self::by_certificate(Some(client), certificate));
+        matching.next().filter(|_| matching.next().is_none())
     }
 
     #[cfg_attr(not(feature = "jwt"), expect(clippy::unused_async, unused_variables, reason = "no client has keys"))]

@@ -61,7 +61,8 @@ where
     }
 
     #[inline]
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        self.endpoints.remove_hearsay(&mut request);
         match self.endpoints.find(request.uri().path()) {
             None => EndpointFuture::checked(self.checked.call(request)),
             Some(target) => EndpointFuture::answered(Box::pin(Arc::clone(&self.endpoints).answer(target, request))),

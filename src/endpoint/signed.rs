@@ -63,16 +63,17 @@ impl SignedRequests {
         self
     }
 
-    /// The sender of such a request; `None` where it is none.
-    pub(super) fn authenticate(&self, headers: &HeaderMap, now: u64, scope: &str) -> Option<Result<Sender, Refusal>> {
+    /// What such a request carries, not verified; `None` where it is none.
+    pub(super) fn carried_by(headers: &HeaderMap) -> Option<&str> {
         let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
         let (Some(one), None) = (authorizations.next(), authorizations.next()) else { return None };
         let (scheme, token) = one.to_str().ok()?.trim().split_once(' ')?;
         let token = token.trim();
-        (scheme.eq_ignore_ascii_case("bearer") && is_of_type(token)).then(|| self.judge(token, now, scope))
+        (scheme.eq_ignore_ascii_case("bearer") && is_of_type(token)).then_some(token)
     }
 
-    fn judge(&self, token: &str, now: u64, scope: &str) -> Result<Sender, Refusal> {
+    /// The sender of such a request.
+    pub(super) fn authenticate(&self, token: &str, now: u64, scope: &str) -> Result<Sender, Refusal> {
         let identity = self.verifier.verify(token, now).map_err(|error| match error {
             VerifyError::KeyNotAvailable => Refusal::AssertionKeys,
             _ => Refusal::Assertion,
@@ -105,6 +106,13 @@ pub(super) struct Sender {
     pub(super) client: Client,
     iss: String,
     jti: String,
+}
+
+impl Sender {
+    /// Issuer and client in one text, which no other two make.
+    pub(super) fn name(&self) -> String {
+        format!("{:?} {:?}", self.iss, self.client.id())
+    }
 }
 
 /// Whether a token says that it is such a request. Nothing of it is verified.

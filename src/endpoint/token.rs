@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     directory::{ClaimsOnly, Directory},
+    recorder::Recorder,
     revocation::{Revocation, Scope},
     token::{CompactJws, Identity, MAX_TOKEN, OpaqueKeys, VerifiedClaims as _, Verifier, VerifyError},
 };
@@ -39,7 +40,7 @@ const MAX_TOKENS: usize = 64;
 /// `token_type_hint` is ignored, as RFC 7009 §2.1 allows: whatever a token is, it is found.
 ///
 /// In the Janssen profile `token` may hold up to 64 tokens, separated by spaces. All of them are checked before the
-/// first one is revoked.
+/// first one is revoked. The hint `jti` says that it holds no tokens but their `jti`s: see [`TokenEndpoint::jtis`].
 #[must_use]
 pub struct TokenEndpoint {
     intake: Intake,
@@ -53,6 +54,8 @@ pub struct TokenEndpoint {
     other_clients: bool,
     /// The issuers at which `token=all` ends tokens.
     all: Vec<String>,
+    /// What knows whose a `jti` is, and of which issuers.
+    jtis: Option<(Recorder, Vec<String>)>,
 }
 
 /// A verified token that names no client.
@@ -80,6 +83,7 @@ impl TokenEndpoint {
             opaque: None,
             other_clients: false,
             all: Vec::new(),
+            jtis: None,
         }
     }
 
@@ -107,9 +111,19 @@ impl TokenEndpoint {
 
     /// Lets a confidential client end all its tokens issued until now by `token=all`, in any case of letters, at those
     /// of these issuers that it has a say over (Janssen's `allowAllValueForRevokeEndpoint`). Default: no issuer, so
-    /// that `all` is a token that nobody knows.
+    /// that `all` is a token that nobody knows. Tokens of every kind end, whatever the hint.
     pub fn allow_all<S: Into<String>>(mut self, issuers: impl IntoIterator<Item = S>) -> Self {
         self.all = issuers.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Lets confidential clients end their tokens of these issuers by `jti` alone (Janssen's `token_type_hint=jti`; other
+    /// profiles ignore the hint), where this recorder has seen them. Default: such a `jti` is a token that nobody knows.
+    ///
+    /// Who holds a `jti` holds no token, and may have it from a log: so the client must be the one that the token was
+    /// issued to, and nobody learns of those of others. Those are answered as if they did not exist.
+    pub fn jtis<S: Into<String>>(mut self, recorder: Recorder, issuers: impl IntoIterator<Item = S>) -> Self {
+        self.jtis = Some((recorder, issuers.into_iter().map(Into::into).collect()));
         self
     }
 
@@ -157,8 +171,9 @@ impl TokenEndpoint {
         if !self.all.is_empty() && token.eq_ignore_ascii_case("all") {
             return self.all_of(client);
         }
+        let by_jti = context.ways.takes_jtis && form.get("token_type_hint") == Some("jti");
         if !context.ways.takes_lists {
-            return self.one(context, client, token).await;
+            return self.one(context, client, token, by_jti).await;
         }
         let tokens: Vec<&str> = token.split(' ').filter(|token| !token.is_empty()).collect();
         match tokens.len() {
@@ -169,7 +184,7 @@ impl TokenEndpoint {
         let mut each = Vec::with_capacity(tokens.len());
         let mut why = "";
         for token in tokens {
-            match self.one(context, client, token).await? {
+            match self.one(context, client, token, by_jti).await? {
                 Intent::Nothing(nothing) => why = nothing,
                 Intent::Revoke(some) => each.extend(some),
             }
@@ -191,10 +206,16 @@ impl TokenEndpoint {
         if all.is_empty() { Err(Refusal::Foreign) } else { Ok(Intent::Revoke(all)) }
     }
 
-    /// What it comes to that this client wishes to revoke this token.
-    async fn one(&self, context: &Context<'_>, client: &Client, token: &str) -> Result<Intent, Refusal> {
+    /// What it comes to that this client wishes to revoke this token, or the token with this `jti`.
+    async fn one(&self, context: &Context<'_>, client: &Client, token: &str, by_jti: bool) -> Result<Intent, Refusal> {
         if token.len() > MAX_TOKEN {
             return Err(Refusal::LongToken);
+        }
+        if by_jti {
+            let known = self.by_jti(client, token).await?;
+            if !known.is_empty() {
+                return Ok(Intent::Revoke(known));
+            }
         }
         let denylist = context.revocations.denylist();
         let now = denylist.now().unix();
@@ -217,6 +238,25 @@ impl TokenEndpoint {
         };
         let why = |revocation: Revocation| revocation.reason("token_revocation").revoked_by(client.id());
         Ok(Intent::Revoke(revocations.into_iter().map(why).collect()))
+    }
+
+    /// What ends the client's own tokens with this `jti`, as far as the recorder has seen them.
+    async fn by_jti(&self, client: &Client, jti: &str) -> Result<Vec<Revocation>, Refusal> {
+        let mut all = Vec::new();
+        let Some((recorder, issuers)) = self.jtis.as_ref().filter(|_| client.is_confidential()) else {
+            return Ok(all);
+        };
+        for iss in issuers.iter().filter(|iss| client.has_issuer(iss)) {
+            let token = Scope::token(iss, jti);
+            let grant = recorder.grant_of(&token).await.map_err(|_| Refusal::NotRecorded)?;
+            let Some(grant) = grant.filter(|grant| grant.client_id.as_deref() == Some(client.id())) else { continue };
+            let session = grant.sid.map(|sid| Scope::client_session(iss, sid, client.id()));
+            all.extend(session.into_iter().chain([token]).map(|scope| {
+                let revocation = Revocation::new(scope).token_expires(grant.expires).owned_by_client(client.id());
+                revocation.reason("token_revocation").revoked_by(client.id())
+            }));
+        }
+        Ok(all)
     }
 
     async fn revocations_of(

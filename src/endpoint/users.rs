@@ -54,8 +54,9 @@ impl Users {
             return Ok(issuers);
         }
         // RFC 6750 §3.1: who showed a token is told that it is the token that lacks the scope.
-        let by_token = client.method() == Some(AuthMethod::Bearer) && context.ways.no_scope.0 == StatusCode::FORBIDDEN;
-        Err(if by_token { Refusal::Scope } else { Refusal::NoScope })
+        let bearer = client.method() == Some(AuthMethod::Bearer);
+        let says_so = bearer && context.ways.no_scope.0 == StatusCode::FORBIDDEN;
+        Err(if says_so { Refusal::Scope } else { Refusal::NoScope { bearer } })
     }
 
     /// Adds the users with this attribute, of these issuers and no others.

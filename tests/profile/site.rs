@@ -373,6 +373,7 @@ impl Plan {
         let layer = FrontLayer::new(check, endpoints)
             .unwrap()
             .metadata((self.metadata)(Metadata::new(URL)))
+            .unwrap()
             .recorder(recorder, paths.issue)
             .unwrap();
         let behind = Behind { jwt_refresh_tokens: token_authority, ..Behind::default() };

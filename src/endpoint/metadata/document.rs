@@ -14,8 +14,10 @@ pub(super) struct Member {
 enum Value {
     /// Takes the place of what was there.
     Json(Box<RawValue>),
-    /// Goes into the object that was there.
+    /// Goes into the object that was there; without members there is none.
     Object(Vec<Member>),
+    /// Leaves with what was there.
+    Gone,
 }
 
 impl Member {
@@ -31,20 +33,22 @@ impl Member {
         Self { name: name.to_owned(), value: Value::Object(members) }
     }
 
+    pub(super) const fn gone(name: String) -> Self {
+        Self { name, value: Value::Gone }
+    }
+
     fn json(name: &str, value: &impl Serialize) -> Self {
         // Texts and lists of texts: nothing here can fail to serialise.
         Self { name: name.to_owned(), value: Value::Json(to_raw_value(value).unwrap_or_default()) }
     }
 }
 
-/// Whether a body is JSON that can be read here: one `application/json`, not coded.
+/// Whether a body is JSON: one `application/json`.
 pub(in crate::endpoint) fn is_json(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(one), None) = (types.next(), types.next()) else { return false };
     let media = one.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
     media.eq_ignore_ascii_case(b"application/json")
-        && codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// The object with these members; what else is in it stays byte for byte and in its order. `None` where it is no
@@ -64,27 +68,32 @@ impl Serialize for Merged<'_> {
         let mut map = serializer.serialize_map(None)?;
         for (name, value) in self.theirs.iter() {
             match self.ours.iter().find(|member| member.name == name) {
-                Some(member) => map.serialize_entry(name, &*member.over(Some(value)))?,
+                Some(member) => entry(&mut map, name, member.over(Some(value)))?,
                 None => map.serialize_entry(name, value)?,
             }
         }
         for member in self.ours.iter().filter(|member| self.theirs.raw(&member.name).is_none()) {
-            map.serialize_entry(&member.name, &*member.over(None))?;
+            entry(&mut map, &member.name, member.over(None))?;
         }
         map.end()
     }
 }
 
+fn entry<M: SerializeMap>(map: &mut M, name: &str, value: Option<Box<RawValue>>) -> Result<(), M::Error> {
+    value.map_or(Ok(()), |value| map.serialize_entry(name, &*value))
+}
+
 impl Member {
-    /// The value in the place of `theirs`.
-    fn over(&self, theirs: Option<&RawValue>) -> Box<RawValue> {
+    /// The value in the place of `theirs`; `None` for no member.
+    fn over(&self, theirs: Option<&RawValue>) -> Option<Box<RawValue>> {
         match &self.value {
-            Value::Json(json) => json.clone(),
+            Value::Gone => None,
+            Value::Json(json) => Some(json.clone()),
             Value::Object(members) => {
                 let theirs = theirs.and_then(|raw| Members::parse(raw.get().as_bytes()).ok());
                 let empty = Members::default();
                 let merged = Merged { theirs: theirs.as_ref().unwrap_or(&empty), ours: members };
-                to_raw_value(&merged).unwrap_or_default()
+                to_raw_value(&merged).ok().filter(|object| object.get() != "{}")
             }
         }
     }

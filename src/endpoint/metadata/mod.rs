@@ -3,15 +3,19 @@
 mod document;
 mod etag;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
 use tower_service::Service;
 
 pub(super) use self::document::is_json;
-use super::{Answer, EndpointName, Endpoints, Profile, body, front::Front};
+use super::{
+    Answer, EndpointError, EndpointName, Endpoints, Profile, body,
+    coding::{self, Undecodable},
+    front::Front,
+};
 
 /// The longest document of the service behind that members are added to.
 const MAX_DOCUMENT: usize = 1 << 20;
@@ -23,8 +27,8 @@ const OPENID: &str = "/.well-known/openid-configuration";
 ///
 /// Answers `GET` and `HEAD` of `/.well-known/oauth-authorization-server` and `/.well-known/openid-configuration`,
 /// both also with an issuer's path inserted (RFC 8414 §3) or, for the latter, in front (OpenID Connect Discovery
-/// §4). The server's own members stay as they are, byte for byte, but for those of endpoints that are answered here.
-/// Where the server has no document (404), one is served all the same.
+/// §4). The server's own members stay as they are, byte for byte, but for those of endpoints that are answered here, and
+/// of those that are switched off: they are removed. Where the server has no document (404), one is served all the same.
 ///
 /// ```
 /// use tower_revocation::endpoint::metadata::Metadata;
@@ -43,10 +47,14 @@ pub struct Metadata {
     auth_methods: Vec<String>,
     signing_algs: Vec<String>,
     alone: bool,
+    plain_http: bool,
 }
 
 impl Metadata {
     /// For endpoints that clients reach at this URL (scheme and authority), which is the issuer too.
+    ///
+    /// It must be `https`, for this is what gets published (RFC 7009 §2), or a loopback address;
+    /// [`Metadata::allow_plain_http`] lifts that.
     pub fn new(external_url: impl Into<String>) -> Self {
         let issuer = external_url.into();
         Self {
@@ -56,6 +64,7 @@ impl Metadata {
             auth_methods: Vec::new(),
             signing_algs: Vec::new(),
             alone: false,
+            plain_http: false,
         }
     }
 
@@ -68,6 +77,13 @@ impl Metadata {
     /// Where clients with a certificate reach the endpoints (RFC 8705 §5): gives `mtls_endpoint_aliases`.
     pub fn mtls_external_url(mut self, url: impl Into<String>) -> Self {
         self.mtls_external_url = Some(url.into().trim_end_matches('/').to_owned());
+        self
+    }
+
+    /// Publishes `http` URLs too: for networks where nobody else can listen. Whoever reads the document sends secrets and
+    /// tokens there in the clear.
+    pub const fn allow_plain_http(mut self) -> Self {
+        self.plain_http = true;
         self
     }
 
@@ -89,6 +105,31 @@ impl Metadata {
         self.alone = alone;
         self
     }
+}
+
+impl Metadata {
+    /// Whether its URLs may be published.
+    pub(super) fn check(&self) -> Result<(), EndpointError> {
+        for url in [Some(&self.external_url), self.mtls_external_url.as_ref()].into_iter().flatten() {
+            let wrong = || EndpointError::Url { url: url.clone() };
+            // A password would stand before `@`, and no path can follow `?` or `#`.
+            let parsed: Uri =
+                if url.contains(['@', '?', '#']) { Err(wrong()) } else { url.parse().map_err(|_| wrong()) }?;
+            let host = parsed.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
+            match parsed.scheme_str() {
+                Some("https") => {}
+                Some("http") if self.plain_http || is_loopback(host) => {}
+                Some("http") => return Err(EndpointError::PlainHttp { url: url.clone() }),
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 /// Whether metadata is what one asks for at this path.
@@ -138,13 +179,16 @@ where
     if response.status() != StatusCode::OK || !is_json(response.headers()) {
         return Ok(if head_only { response.map(|_| Bytes::new().into()) } else { response });
     }
+    let out_of_reach =
+        || Answer::error(StatusCode::BAD_GATEWAY, "server_error", "The metadata is out of reach").into_response();
     let (mut head, body) = response.into_parts();
-    let Ok(theirs) = body::read(body, MAX_DOCUMENT, READ_TIMEOUT).await else {
-        return Ok(
-            Answer::error(StatusCode::BAD_GATEWAY, "server_error", "The metadata is out of reach").into_response()
-        );
-    };
-    let Some(body) = document::merge(&theirs, &metadata.members(&front.endpoints)) else {
+    let Ok(theirs) = body::read(body, MAX_DOCUMENT, READ_TIMEOUT).await else { return Ok(out_of_reach()) };
+    let plain = coding::decode(&head.headers, &theirs, MAX_DOCUMENT);
+    if plain.as_ref().is_err_and(|why| *why == Undecodable::TooLarge) {
+        return Ok(out_of_reach());
+    }
+    let members = metadata.members(&front.endpoints);
+    let Some(body) = plain.ok().and_then(|plain| document::merge(&plain, &members)) else {
         #[cfg(feature = "tracing")]
         tracing::warn!("the metadata of the service behind is no JSON object; nothing was added to it");
         let body = if head_only { Bytes::new() } else { Bytes::copy_from_slice(&theirs) };
@@ -154,6 +198,7 @@ where
     for name in ["etag", "last-modified", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges"] {
         head.headers.remove(name);
     }
+    head.headers.remove(header::CONTENT_ENCODING);
     head.headers.remove(header::TRANSFER_ENCODING);
     Ok(Document { headers: head.headers, body }.answer(&asked, head_only))
 }
@@ -162,14 +207,19 @@ impl Metadata {
     fn members(&self, endpoints: &Endpoints) -> Vec<document::Member> {
         let mut members = Vec::new();
         let mut aliases = Vec::new();
+        // Whatever the server behind says of them: they are off.
+        for name in endpoints.switched_off().map(name_of) {
+            aliases.push(document::Member::gone(name.to_owned()));
+            members.push(document::Member::gone(name.to_owned()));
+            members.push(document::Member::gone(format!("{name}_auth_methods_supported")));
+            members.push(document::Member::gone(format!("{name}_auth_signing_alg_values_supported")));
+        }
         for (endpoint, path) in endpoints.advertised() {
-            let name = match endpoint {
-                EndpointName::Token => "revocation_endpoint",
-                // No standard has a name for it; Janssen's clients know this one.
-                EndpointName::Session if endpoints.profile == Profile::Janssen => "session_revocation_endpoint",
-                EndpointName::Session => continue,
-                EndpointName::Global => "global_token_revocation_endpoint",
-            };
+            // No standard has a name for it; Janssen's clients know one.
+            if endpoint == EndpointName::Session && endpoints.profile != Profile::Janssen {
+                continue;
+            }
+            let name = name_of(endpoint);
             members.push(document::Member::text(name, &format!("{}{path}", self.external_url)));
             if let Some(url) = &self.mtls_external_url {
                 aliases.push(document::Member::text(name, &format!("{url}{path}")));
@@ -179,7 +229,8 @@ impl Metadata {
                 continue;
             }
             // The global endpoint's body is JSON: nothing that goes into a form can authenticate there.
-            let in_a_form = |method: &String| method == "client_secret_post" || method.ends_with("_jwt");
+            let in_a_form =
+                |method: &String| ["client_secret_post", "none"].contains(&&**method) || method.ends_with("_jwt");
             let global = endpoint == EndpointName::Global;
             let methods: Vec<_> =
                 self.auth_methods.iter().filter(|method| !(global && in_a_form(method))).cloned().collect();
@@ -204,6 +255,15 @@ impl Metadata {
         let mut headers = http::HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Document { headers, body: document::merge(b"{}", &members).unwrap_or_default() }
+    }
+}
+
+/// The member that tells an endpoint's URL.
+const fn name_of(endpoint: EndpointName) -> &'static str {
+    match endpoint {
+        EndpointName::Token => "revocation_endpoint",
+        EndpointName::Session => "session_revocation_endpoint",
+        EndpointName::Global => "global_token_revocation_endpoint",
     }
 }
 
