@@ -2,6 +2,9 @@
 
 use std::{fmt, time::Duration};
 
+#[cfg(target_os = "linux")]
+use rustix::time::ClockId;
+
 /// A moment on two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -38,6 +41,12 @@ impl Moment {
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// The present moment.
     fn now(&self) -> Moment;
+
+    /// The present moment, not a few milliseconds behind. For what decides up to which second tokens are dead: one that
+    /// was issued in the first milliseconds of a second must not escape a cutoff made after it.
+    fn exact(&self) -> Moment {
+        self.now()
+    }
 }
 
 /// The operating system's clocks; on Linux the coarse ones, a few milliseconds behind and five times cheaper.
@@ -48,13 +57,18 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[inline]
     fn now(&self) -> Moment {
-        use rustix::time::{ClockId, clock_gettime};
-        let millis = |id| {
-            let time = clock_gettime(id);
-            u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1000) + time.tv_nsec as u64 / 1_000_000
-        };
         Moment::new(millis(ClockId::RealtimeCoarse), millis(ClockId::MonotonicCoarse))
     }
+
+    fn exact(&self) -> Moment {
+        Moment::new(millis(ClockId::Realtime), millis(ClockId::Monotonic))
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn millis(clock: ClockId) -> u64 {
+    let time = rustix::time::clock_gettime(clock);
+    u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1000) + time.tv_nsec as u64 / 1_000_000
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -7,6 +7,7 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     process::{Child, Command, Stdio},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -91,10 +92,11 @@ fn refresh(token: &str) -> String {
     format!("grant_type=refresh_token&refresh_token={token}")
 }
 
-/// A cutoff covers the second that it is set in.
+/// A cutoff covers the second that it is set in, by a clock that may be some milliseconds behind.
 async fn next_second() {
-    let began = unix();
-    eventually("the next second", || async { unix() > began }).await;
+    let began = Duration::from_secs(unix());
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    eventually("the next second", || async { now() > began + Duration::from_millis(1020) }).await;
 }
 
 #[tokio::test]

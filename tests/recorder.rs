@@ -6,6 +6,7 @@ mod common;
 use std::{
     collections::VecDeque,
     net::SocketAddr,
+    slice::from_ref,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -28,8 +29,8 @@ use tower_revocation::{
     RevocationLayer, Revocations,
     backend::{Backend, BackendError, BackendErrorKind, Memory},
     endpoint::{Clients, Endpoints, FrontLayer, RegisteredClient, SecretMethod, TokenEndpoint},
-    recorder::{Grant, Member, MemoryStore, Recorded, Recorder, RecorderStore, Replay},
-    revocation::{Revocation, Scope},
+    recorder::{Ended, Grant, Member, MemoryStore, Recorded, Recorder, RecorderStore, Replay},
+    revocation::{Lifetimes, Revocation, Scope},
     sync::SyncConfig,
     time::ManualClock,
     token::{OpaqueKeys, Verify},
@@ -79,9 +80,11 @@ fn keys() -> OpaqueKeys {
     OpaqueKeys::new("k1", [7; 32]).unwrap()
 }
 
-/// `app:secret` and `other:secret`.
+/// `app:secret`, `other:secret`, `desk:secret` and `elsewhere:secret`.
 const APP: &str = "authorization: Basic YXBwOnNlY3JldA==";
 const OTHER: &str = "authorization: Basic b3RoZXI6c2VjcmV0";
+const DESK: &str = "authorization: Basic ZGVzazpzZWNyZXQ=";
+const ELSEWHERE: &str = "authorization: Basic ZWxzZXdoZXJlOnNlY3JldA==";
 const FORM: &str = "content-type: application/x-www-form-urlencoded";
 
 impl Server {
@@ -107,17 +110,34 @@ impl Server {
         configure: impl FnOnce(Recorder) -> Recorder,
         config: SyncConfig,
     ) -> Self {
+        Self::answering(backend, store, configure, config, |endpoint| endpoint).await
+    }
+
+    async fn answering(
+        backend: impl Backend,
+        store: impl RecorderStore,
+        configure: impl FnOnce(Recorder) -> Recorder,
+        config: SyncConfig,
+        settings: impl FnOnce(TokenEndpoint) -> TokenEndpoint,
+    ) -> Self {
         let revocations = Revocations::start(backend, config).await.unwrap();
         let recorder = configure(Recorder::new(revocations.clone(), store, keys(), ISSUER));
         let basic = |id, secret| RegisteredClient::confidential(id, secret, SecretMethod::Basic).issuers([ISSUER]);
         let clients =
             Clients::new().client(basic("app", "secret")).and_then(|all| all.client(basic("other", "secret")));
         let public = RegisteredClient::public("public").issuers([ISSUER]);
-        let clients = clients.and_then(|all| all.client(public)).unwrap();
+        let desk = |id, issuer| {
+            RegisteredClient::confidential(id, "secret", SecretMethod::Basic)
+                .issuers([issuer])
+                .scopes(["revoke_any_token"])
+        };
+        let clients = clients.and_then(|all| all.client(public));
+        let clients = clients.and_then(|all| all.client(desk("desk", ISSUER)));
+        let clients = clients.and_then(|all| all.client(desk("elsewhere", "https://elsewhere.example/"))).unwrap();
         let source = Verify::new(verifier()).opaque(keys());
         let check = RevocationLayer::new(revocations.denylist().clone(), source);
         let endpoint = TokenEndpoint::new(verifier(), clients).opaque(keys(), Duration::from_secs(24 * 60 * 60));
-        let endpoints = Endpoints::new(revocations.clone()).token(endpoint);
+        let endpoints = Endpoints::new(revocations.clone()).token(settings(endpoint));
         let layer = FrontLayer::new(check, endpoints).unwrap().recorder(recorder.clone(), "/oauth/token").unwrap();
         let behind = Behind {
             seen: Arc::default(),
@@ -168,7 +188,21 @@ impl Server {
     }
 
     async fn revoke(&self, token: &str) -> u16 {
-        raw(self.address, Self::request("/oauth/revoke", &[APP], &format!("token={token}"))).await.status
+        self.revoke_as(APP, token).await
+    }
+
+    async fn revoke_as(&self, client: &str, token: &str) -> u16 {
+        raw(self.address, Self::request("/oauth/revoke", &[client], &format!("token={token}"))).await.status
+    }
+
+    async fn issue_to(&self, client: &str, answer: Value) {
+        self.behind.answers(answer);
+        let request = Self::request("/oauth/token", &[client], "grant_type=authorization_code&code=x");
+        assert_eq!(raw(self.address, request).await.status, 200);
+    }
+
+    fn records(&self) -> usize {
+        self.revocations.denylist().records()
     }
 
     async fn api(&self, token: &str) -> u16 {
@@ -253,6 +287,38 @@ async fn nobody_elses_grant_ends() {
     assert_eq!(server.refresh("r1", opaque(2)).await.status, 200);
 }
 
+/// Janssen's `allowRevokeForOtherClients`, for tokens that say nothing.
+#[tokio::test]
+async fn a_client_with_the_scope_ends_grants_of_others_where_that_is_on() {
+    for on in [false, true] {
+        let allow = |endpoint: TokenEndpoint| endpoint.allow_other_clients(on);
+        let server = Server::answering(Memory::new(), MemoryStore::new(), |all| all, common::config(), allow).await;
+        server.issue(opaque(1)).await;
+        assert_eq!(server.revoke_as(OTHER, "r1").await, 400, "without the scope");
+        assert_eq!(server.revoke_as(ELSEWHERE, "r1").await, 400, "at another issuer");
+        assert_eq!(server.api("a1").await, 200);
+        assert_eq!(server.revoke_as(DESK, "r1").await, if on { 200 } else { 400 });
+        assert_eq!(server.api("a1").await, if on { 401 } else { 200 });
+        if on {
+            server.assert_refused("r1", "invalid_grant").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_tokens_of_a_client_are_those_that_the_recorder_knows_too() {
+    let allow = |endpoint: TokenEndpoint| endpoint.allow_all([ISSUER]);
+    let server = Server::answering(Memory::new(), MemoryStore::new(), |all| all, common::config(), allow).await;
+    server.issue(opaque(1)).await;
+    server.issue(opaque(2)).await;
+    server.issue_to(OTHER, opaque(3)).await;
+    assert_eq!(server.revoke("all").await, 200);
+    assert_eq!((server.api("a1").await, server.api("a2").await, server.api("a3").await), (401, 401, 200));
+    server.assert_refused("r1", "invalid_grant").await;
+    // The client's cutoff and two access tokens.
+    assert_eq!(server.records(), 3);
+}
+
 #[tokio::test]
 async fn a_public_client_ends_its_own_grant() {
     let server = Server::start().await;
@@ -311,6 +377,91 @@ async fn rule_10_a_refresh_of_unknown_origin() {
     assert_eq!(server.api("a1").await, 401);
     assert_eq!(server.revoke("older").await, 200);
     server.assert_refused("older", "invalid_grant").await;
+}
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// A server whose clock is turned by hand, and what turns it.
+async fn with_clock(lifetimes: impl FnOnce(Lifetimes) -> Lifetimes) -> (Server, impl AsyncFn(u64)) {
+    let clock = Arc::new(ManualClock::at(common::unix()));
+    let mut config = common::config();
+    config.denylist.clock = clock.clone();
+    config.denylist.lifetimes = lifetimes(config.denylist.lifetimes);
+    let server = Server::in_time(Memory::new(), MemoryStore::new(), |recorder| recorder, config).await;
+    let revocations = server.revocations.clone();
+    let pass = async move |seconds| {
+        clock.advance(Duration::from_secs(seconds));
+        eventually("in step", || async { revocations.denylist().not_ready().is_none() }).await;
+        revocations.denylist().maintain();
+    };
+    (server, pass)
+}
+
+/// Rule 10: a cutoff that is made in code is kept for as long as there can be refresh tokens.
+#[tokio::test]
+async fn rule_10_a_cutoff_made_in_code_outlives_every_refresh_token() {
+    let refresh = |lifetimes: Lifetimes| lifetimes.max_refresh_lifetime(Duration::from_secs(30 * DAY));
+    let scopes = [
+        Scope::subject(ISSUER, "alice"),
+        Scope::subject_client(ISSUER, "alice", "app"),
+        Scope::session(ISSUER, "s"),
+        Scope::client_session(ISSUER, "s", "app"),
+        Scope::client(ISSUER, "app"),
+        Scope::issuer(ISSUER),
+    ];
+    futures_util::future::join_all(scopes.map(async |scope| {
+        let (server, pass) = with_clock(refresh).await;
+        let (alice, bob) = (token(json!({"sid": "s"})), token(json!({"sub": "bob", "client_id": "other"})));
+        server.issue(json!({"access_token": alice, "refresh_token": "r1"})).await;
+        server.issue_to(OTHER, json!({"access_token": bob, "refresh_token": "r2"})).await;
+        let _ = server.revocations.revoke(Revocation::new(scope.clone())).await.unwrap();
+        for days in [1, 28] {
+            pass(days * DAY + 900).await;
+            server.assert_refused("r1", "invalid_grant").await;
+        }
+        if scope != Scope::issuer(ISSUER) {
+            assert_eq!(server.refresh("r2", json!({"access_token": "b2"})).await.status, 200, "{scope:?}");
+        }
+        // Whichever leaves first, the token or the cutoff.
+        pass(DAY).await;
+        server.assert_refused("r1", "invalid_grant").await;
+        pass(DAY).await;
+        server.assert_refused("r1", "invalid_grant").await;
+    }))
+    .await;
+}
+
+/// Rule 10: a refresh token that lives longer than cutoffs are kept is forgotten, hence refused.
+#[tokio::test]
+async fn rule_10_refresh_tokens_have_a_bound_of_their_own() {
+    let (server, pass) = with_clock(|lifetimes| lifetimes).await;
+    let forever = token(json!({"jti": "r", "exp": common::unix() + 90 * DAY}));
+    for (n, refresh) in [forever.as_str(), "opaque"].into_iter().enumerate() {
+        server
+            .issue(json!({
+                "access_token": format!("a{n}"), "refresh_token": refresh, "refresh_expires_in": 90 * DAY,
+            }))
+            .await;
+    }
+    pass(DAY - 900).await;
+    assert_eq!(server.refresh(&forever, json!({"access_token": "b"})).await.status, 200);
+    pass(900 + 900).await;
+    server.assert_refused(&forever, "invalid_grant").await;
+    server.assert_refused("opaque", "invalid_grant").await;
+}
+
+/// A grant that ended by one of its tokens stays dead for as long, whatever the store says.
+#[tokio::test]
+async fn a_grant_that_has_ended_is_in_the_denylist() {
+    let server = Server::start().await;
+    server.issue(json!({"access_token": token(json!({"sid": "s"})), "refresh_token": "r1"})).await;
+    let grant = server.recorder.family_of("r1").await.unwrap().unwrap();
+    let _ = server.revocations.revoke(Revocation::new(Scope::session(ISSUER, &grant.id))).await.unwrap();
+    server.assert_refused("r1", "invalid_grant").await;
+    server.issue(opaque(2)).await;
+    let grant = server.recorder.family_of("r2").await.unwrap().unwrap();
+    assert_eq!(server.revoke("a2").await, 200);
+    assert_eq!(server.revocations.revocations_of(&Scope::session(ISSUER, &grant.id)).len(), 1);
 }
 
 // ---- replay
@@ -476,14 +627,14 @@ impl<S: RecorderStore> RecorderStore for Failing<S> {
     fn find<'a>(&'a self, token: &'a Scope) -> BoxFuture<'a, Result<Option<(Grant, Member)>, BackendError>> {
         self.guard(self.0.find(token))
     }
-    fn grants<'a>(&'a self, scope: &'a Scope) -> BoxFuture<'a, Result<Vec<Grant>, BackendError>> {
-        self.guard(self.0.grants(scope))
+    fn grants<'a>(&'a self, scopes: &'a [Scope]) -> BoxFuture<'a, Result<Vec<Grant>, BackendError>> {
+        self.guard(self.0.grants(scopes))
     }
     fn members<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<Vec<Member>, BackendError>> {
         self.guard(self.0.members(grant))
     }
-    fn end<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
-        self.guard(self.0.end(grant))
+    fn end<'a>(&'a self, scopes: &'a [Scope]) -> BoxFuture<'a, Result<Vec<Ended>, BackendError>> {
+        self.guard(self.0.end(scopes))
     }
     fn spend<'a>(&'a self, token: &'a Scope) -> BoxFuture<'a, Result<bool, BackendError>> {
         self.guard(self.0.spend(token))
@@ -729,7 +880,7 @@ async fn every_store_keeps_the_rules() {
         let alias = [member(&three, Some(&digest), "refresh", 9)];
         assert_eq!(store.record(&g2, &alias).await.unwrap(), Recorded::Conflict);
         assert_eq!(store.find(&three).await.unwrap(), None);
-        assert!(store.grants(&Scope::session(ISSUER, "s")).await.unwrap().is_empty());
+        assert!(store.grants(&[Scope::session(ISSUER, "s")]).await.unwrap().is_empty());
 
         // It lives longer where it is seen again.
         let longer = [member(&Scope::token(ISSUER, "2b"), Some(&digest), "access", 120)];
@@ -752,17 +903,19 @@ async fn every_store_keeps_the_rules() {
             Scope::subject_client(ISSUER, "alice", "app"),
             Scope::client(ISSUER, "app"),
             Scope::issuer(ISSUER),
+            Scope::token(ISSUER, "1"),
+            digest.clone(),
         ] {
-            assert_eq!(store.grants(&scope).await.unwrap(), std::slice::from_ref(&expected), "{scope:?}");
+            assert_eq!(store.grants(from_ref(&scope)).await.unwrap(), from_ref(&expected), "{scope:?}");
         }
         for scope in [
             Scope::session(ISSUER, "t"),
             Scope::session("other", "s"),
             Scope::client_session(ISSUER, "s", "other"),
             Scope::subject_client(ISSUER, "alice", "other"),
-            Scope::token(ISSUER, "1"),
+            Scope::token(ISSUER, "unknown"),
         ] {
-            assert!(store.grants(&scope).await.unwrap().is_empty(), "{scope:?}");
+            assert!(store.grants(from_ref(&scope)).await.unwrap().is_empty(), "{scope:?}");
         }
 
         // Spent once, by either name.
@@ -778,14 +931,20 @@ async fn every_store_keeps_the_rules() {
         assert_eq!(store.members("g1").await.unwrap().len(), 1);
 
         // Ended for good.
-        store.end("g1").await.unwrap();
-        store.end("unknown").await.unwrap();
+        let mut over = expected;
+        over.ended = true;
+        let ended = Ended::new(over, store.members("g1").await.unwrap());
+        let scopes = [Scope::client(ISSUER, "app"), Scope::session(ISSUER, "unknown"), digest.clone()];
+        for _ in 0..2 {
+            assert_eq!(store.end(&scopes).await.unwrap(), from_ref(&ended), "each once, also what had ended");
+        }
+        assert_eq!(store.end(&[Scope::session(ISSUER, "unknown")]).await.unwrap(), []);
         assert!(store.find(&two).await.unwrap().unwrap().0.ended);
         let new = [member(&three, None, "access", 150)];
         assert_eq!(store.record(&g1, &new).await.unwrap(), Recorded::Ended);
         assert_eq!(store.find(&three).await.unwrap(), None);
         assert_eq!(store.purge(201).await.unwrap(), 1);
-        assert!(store.grants(&Scope::issuer(ISSUER)).await.unwrap().is_empty());
+        assert!(store.grants(&[Scope::issuer(ISSUER)]).await.unwrap().is_empty());
     }
 }
 

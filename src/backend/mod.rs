@@ -236,6 +236,10 @@ pub struct FleetSettings {
     pub skew: u64,
     /// See [`Lifetimes::max_lifetime`]. Seconds.
     pub max_lifetime: u64,
+    /// See [`Lifetimes::max_refresh_lifetime`]. Seconds; what is less than `max_lifetime`, as in settings that were
+    /// stored before there was this one, counts as that.
+    #[serde(default)]
+    pub max_refresh_lifetime: u64,
     /// The id of the key that opaque tokens are digested with.
     pub digest_key: Option<String>,
 }
@@ -249,6 +253,7 @@ impl FleetSettings {
             leeway: lifetimes.leeway_secs(),
             skew: lifetimes.skew_secs(),
             max_lifetime: lifetimes.max_lifetime_secs(),
+            max_refresh_lifetime: lifetimes.max_refresh_lifetime_secs(),
             digest_key,
         }
     }
@@ -260,11 +265,13 @@ impl FleetSettings {
 
     /// The first setting in which this node differs from the fleet, with both values.
     pub(crate) fn difference(&self, ours: &Self) -> Option<(&'static str, String, String)> {
+        let refresh = |settings: &Self| format!("{} s", settings.max_refresh_lifetime.max(settings.max_lifetime));
         let pairs = [
             ("budget", self.budget.to_string(), ours.budget.to_string()),
             ("leeway", format!("{} s", self.leeway), format!("{} s", ours.leeway)),
             ("skew", format!("{} s", self.skew), format!("{} s", ours.skew)),
             ("max_lifetime", format!("{} s", self.max_lifetime), format!("{} s", ours.max_lifetime)),
+            ("max_refresh_lifetime", refresh(self), refresh(ours)),
             ("digest key", format!("{:?}", self.digest_key), format!("{:?}", ours.digest_key)),
         ];
         pairs.into_iter().find(|(_, theirs, ours)| theirs != ours)
@@ -295,6 +302,7 @@ impl fmt::Debug for FleetSettings {
             .field("leeway", &self.leeway)
             .field("skew", &self.skew)
             .field("max_lifetime", &self.max_lifetime)
+            .field("max_refresh_lifetime", &self.max_refresh_lifetime)
             .field("digest_key", &self.digest_key)
             .finish_non_exhaustive()
     }
@@ -374,5 +382,25 @@ impl fmt::Display for BackendError {
 impl Error for BackendError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rule 5: what was stored before there was a bound for refresh tokens means that they live as long as others.
+    #[test]
+    fn rule5_settings_of_before_can_be_read_and_compared() {
+        let ours = |lifetimes: Lifetimes| FleetSettings::new(7, &lifetimes, None);
+        let mut stored: serde_json::Value = serde_json::from_slice(&ours(Lifetimes::DEFAULT).encode()).unwrap();
+        stored.as_object_mut().unwrap().remove("max_refresh_lifetime").unwrap();
+        let before = FleetSettings::decode(stored.to_string().as_bytes()).unwrap();
+        let hour = Duration::from_secs(3600);
+        assert_eq!(before.difference(&ours(Lifetimes::DEFAULT)), None);
+        assert_eq!(before.difference(&ours(Lifetimes::DEFAULT.max_refresh_lifetime(hour))), None, "never less");
+        let longer = ours(Lifetimes::DEFAULT.max_refresh_lifetime(48 * hour));
+        let expected = ("max_refresh_lifetime", "86400 s".to_owned(), "172800 s".to_owned());
+        assert_eq!(before.difference(&longer), Some(expected));
     }
 }

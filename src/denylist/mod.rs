@@ -13,6 +13,7 @@ mod quota;
 mod verdict;
 mod visible;
 
+pub(crate) use self::quota::Batch;
 pub use self::{
     bounds::OutOfBounds,
     freshness::Staleness,
@@ -48,8 +49,9 @@ use crate::{
 pub struct DenylistConfig {
     /// How many revocations may be held, each about 400 bytes. Default: 1,000,000.
     pub budget: usize,
-    /// How many entries revoked by clients themselves one user may add within a token's lifetime, or two, before they
-    /// widen to that user's tokens at that client. Default: 1,000.
+    /// How many entries revoked by clients themselves one user may add within [`Lifetimes::max_lifetime`], or two of it,
+    /// before they widen to that user's tokens at that client. Entries that stay longer, such as those of sessions, are
+    /// counted apart, within [`Lifetimes::max_refresh_lifetime`]. Default: 1,000.
     pub subject_quota: u32,
     /// The same for one client. A client that serves everybody needs room for everybody who logs out in that time.
     /// Default: 500,000.
@@ -127,7 +129,15 @@ struct Writer {
     /// How many keys went into the present filter.
     in_filter: usize,
     quota: Quota,
+    /// Of the entries that stay longer than those of tokens.
+    long_quota: Quota,
     steadiness: Steadiness,
+}
+
+impl Writer {
+    const fn quota_of(&mut self, long: bool) -> &mut Quota {
+        if long { &mut self.long_quota } else { &mut self.quota }
+    }
 }
 
 /// What would become of a record if it were published.
@@ -180,7 +190,8 @@ impl Denylist {
                 expiry: Expiry::default(),
                 building: None,
                 in_filter: 0,
-                quota: Quota::new(keep, now.unix()),
+                quota: Quota::new(lifetimes.retain_token_issued(0), now.unix()),
+                long_quota: Quota::new(keep, now.unix()),
                 steadiness: Steadiness::new(now),
             }),
             freshness: freshness::Freshness::new(staleness),
@@ -301,18 +312,36 @@ impl Denylist {
             writer.expiry.add(number, after.remember_until());
         }
         if let Change::Revoke(record) = change {
-            record.owners().iter().for_each(|owner| writer.quota.add(owner.as_u128()));
+            let long = self.stays_long(record);
+            record.owners().iter().for_each(|owner| writer.quota_of(long).add(owner.as_u128()));
         }
         self.visible.put(number, 1 << kind as u32, after, writer.building.as_deref());
     }
 
-    /// What would become of `record` if it were published now. `quota` says whether its owners' quotas count.
+    /// Whether it stays longer than the record of a token.
+    fn stays_long(&self, record: &Record) -> bool {
+        record.retain_until() > self.lifetimes.retain_token_issued(self.now().unix())
+    }
+
+    /// Counts a record that is admitted in with those of its batch.
+    #[cfg(feature = "sync")]
+    pub(crate) fn add(&self, record: &Record, batch: &mut Batch) {
+        batch.add(record, self.stays_long(record));
+    }
+
+    /// Whether what is held says all that `record` says.
+    #[cfg(feature = "sync")]
+    pub(crate) fn covers(&self, record: &Record) -> bool {
+        self.visible.find(record.key().as_u128()).is_some_and(|entry| entry.state().covers(record))
+    }
+
+    /// What would become of `record` if it were published now, together with `batch`. `quota` says whether its owners'
+    /// quotas count.
     #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle publishes"))]
-    pub(crate) fn admit(&self, record: &Record, quota: bool) -> Admission {
+    pub(crate) fn admit(&self, record: &Record, quota: bool, batch: &Batch) -> Admission {
         let now = self.now();
         let self_service = !record.owners().is_empty();
-        // The last fifth is kept for those who answer for more than their own tokens.
-        let room = if self_service { self.budget - self.budget / 5 } else { self.budget };
+        let room = self.room(self_service);
         {
             let mut writer = self.lock();
             // A clock that has just jumped is no reason to store nothing.
@@ -327,27 +356,35 @@ impl Denylist {
             {
                 return Admission::Covered;
             }
+            let long = self.stays_long(record);
             let over = |owner: &ScopeKey| {
                 let most = if owner.kind() == ScopeKind::Client { self.client_quota } else { self.subject_quota };
-                writer.quota.count(owner.as_u128()) >= most
+                let held = writer.quota_of(long).count(owner.as_u128());
+                held.saturating_add(batch.count(*owner, long)) >= most
             };
             if quota && record.owners().iter().any(over) {
                 return Admission::OverQuota;
             }
         }
-        if self.records() + self.reserved.load(Ordering::Relaxed) as usize >= room {
+        if self.records() + self.reserved.load(Ordering::Relaxed) as usize + batch.records() >= room {
             Admission::Full
         } else {
             Admission::Room
         }
     }
 
-    /// Counts records as held that are on their way, for as long as the reservation lives.
+    /// How many records there may be; the last fifth is kept for those who answer for more than their own tokens.
+    const fn room(&self, self_service: bool) -> usize {
+        if self_service { self.budget - self.budget / 5 } else { self.budget }
+    }
+
+    /// Counts records as held that are on their way, for as long as the reservation lives. `self_service`: every one
+    /// of them has an owner.
     #[cfg(feature = "sync")]
-    pub(crate) fn reserve(&self, records: usize) -> Option<Reservation<'_>> {
+    pub(crate) fn reserve(&self, records: usize, self_service: bool) -> Option<Reservation<'_>> {
         let reserved = self.reserved.fetch_add(records as u64, Ordering::Relaxed) as usize + records;
         let reservation = Reservation { denylist: self, records };
-        (self.records() + reserved <= self.budget).then_some(reservation)
+        (self.records() + reserved <= self.room(self_service)).then_some(reservation)
     }
 
     /// The revocations of a scope that this node holds, by id: what a lift names.
@@ -385,6 +422,12 @@ impl Denylist {
     #[inline]
     pub fn now(&self) -> Moment {
         self.clock.now()
+    }
+
+    /// The same, not a few milliseconds behind (see [`Clock::exact`]).
+    #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle decides"))]
+    pub(crate) fn exact_now(&self) -> Moment {
+        self.clock.exact()
     }
 
     /// The clock.
@@ -446,6 +489,7 @@ impl Denylist {
         let steady = {
             let mut writer = self.lock();
             writer.quota.turn(now.unix());
+            writer.long_quota.turn(now.unix());
             writer.steadiness.check(now, &self.lifetimes)
         };
         if steady {

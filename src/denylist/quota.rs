@@ -1,5 +1,11 @@
 //! How many self-service entries each subject and each client holds, in a fixed amount of memory.
 
+use std::collections::HashMap;
+
+#[cfg(feature = "sync")]
+use crate::revocation::Record;
+use crate::revocation::ScopeKey;
+
 /// A count-min sketch in two generations: it never counts too few within one lifetime of a token, and
 /// forgets what is older than two.
 pub(super) struct Quota {
@@ -7,6 +13,34 @@ pub(super) struct Quota {
     previous: Box<[[u32; WIDTH]; DEPTH]>,
     since: u64,
     window: u64,
+}
+
+/// What of a batch is admitted already, and counts for the rest of it before any of it is held.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    records: usize,
+    owners: HashMap<(ScopeKey, bool), u32>,
+}
+
+impl Batch {
+    /// How many records.
+    pub(super) const fn records(&self) -> usize {
+        self.records
+    }
+
+    /// How many of them count for `owner`, of those that stay long or of the others.
+    pub(super) fn count(&self, owner: ScopeKey, long: bool) -> u32 {
+        self.owners.get(&(owner, long)).copied().unwrap_or(0)
+    }
+
+    /// Counts a record in.
+    #[cfg(feature = "sync")]
+    pub(super) fn add(&mut self, record: &Record, long: bool) {
+        self.records += 1;
+        for owner in record.owners() {
+            *self.owners.entry((*owner, long)).or_default() += 1;
+        }
+    }
 }
 
 const DEPTH: usize = 4;

@@ -12,7 +12,7 @@ use std::{
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    Admission, Denylist, DenylistConfig, MIN_FILTER, Reason, Staleness, Verdict, Why,
+    Admission, Batch, Denylist, DenylistConfig, MIN_FILTER, Reason, Staleness, Verdict, Why,
     entries::{Entries, Entry},
     visible::Map,
 };
@@ -679,12 +679,12 @@ fn l2_rule4_a_full_list_refuses_writes_and_keeps_a_fifth() {
     let session = || record_now(&list, Revocation::new(Scope::session(ISS, "s")));
 
     list.apply(&tokens(&list, 0..7, NOW + DAY));
-    assert_eq!(list.admit(&owned(&list, 7, "a", "c"), true), Admission::Room);
+    assert_eq!(list.admit(&owned(&list, 7, "a", "c"), true, &Batch::default()), Admission::Room);
     list.apply(&tokens(&list, 7..8, NOW + DAY));
-    assert_eq!(list.admit(&owned(&list, 8, "a", "c"), true), Admission::Full);
-    assert_eq!(list.admit(&session(), true), Admission::Room);
+    assert_eq!(list.admit(&owned(&list, 8, "a", "c"), true, &Batch::default()), Admission::Full);
+    assert_eq!(list.admit(&session(), true, &Batch::default()), Admission::Room);
     list.apply(&tokens(&list, 8..10, NOW + DAY));
-    assert_eq!(list.admit(&session(), true), Admission::Full);
+    assert_eq!(list.admit(&session(), true, &Batch::default()), Admission::Full);
 
     // What the backend holds is enforced all the same.
     list.apply(&[Change::Revoke(session())]);
@@ -695,7 +695,10 @@ fn l2_rule4_a_full_list_refuses_writes_and_keeps_a_fifth() {
     // Room comes back with time.
     clock.advance(Duration::from_secs(2 * KEEP));
     forget(&list);
-    assert_eq!(list.admit(&record_now(&list, Revocation::new(Scope::session(ISS, "s2"))), true), Admission::Room);
+    assert_eq!(
+        list.admit(&record_now(&list, Revocation::new(Scope::session(ISS, "s2"))), true, &Batch::default()),
+        Admission::Room
+    );
 }
 
 #[test]
@@ -706,27 +709,30 @@ fn rule4_quotas_are_each_subjects_and_each_clients_own() {
     let list = ready(config);
     let put = |n, sub, client| list.apply(&[Change::Revoke(owned(&list, n, sub, client))]);
     for n in 0..3 {
-        assert_eq!(list.admit(&owned(&list, n, "a", "c"), true), Admission::Room);
+        assert_eq!(list.admit(&owned(&list, n, "a", "c"), true, &Batch::default()), Admission::Room);
         put(n, "a", "c");
         put(n, "a", "c"); // a redelivery does not count
     }
-    assert_eq!(list.admit(&owned(&list, 3, "a", "c"), true), Admission::OverQuota);
+    assert_eq!(list.admit(&owned(&list, 3, "a", "c"), true, &Batch::default()), Admission::OverQuota);
     assert_eq!(
-        list.admit(&owned(&list, 3, "a", "c2"), true),
+        list.admit(&owned(&list, 3, "a", "c2"), true, &Batch::default()),
         Admission::OverQuota,
         "the subject's, at whatever client"
     );
-    assert_eq!(list.admit(&owned(&list, 3, "b", "c"), true), Admission::Room);
+    assert_eq!(list.admit(&owned(&list, 3, "b", "c"), true, &Batch::default()), Admission::Room);
     put(3, "b", "c");
     put(4, "b2", "c");
     assert_eq!(
-        list.admit(&owned(&list, 5, "b3", "c"), true),
+        list.admit(&owned(&list, 5, "b3", "c"), true, &Batch::default()),
         Admission::OverQuota,
         "the client's, of whatever subject"
     );
-    assert_eq!(list.admit(&owned(&list, 5, "b3", "c2"), true), Admission::Room);
+    assert_eq!(list.admit(&owned(&list, 5, "b3", "c2"), true, &Batch::default()), Admission::Room);
     // Others' writes have no quota.
-    assert_eq!(list.admit(&record(token_key(&list, 5), 5, Cutoff::FOREVER, NOW + DAY), true), Admission::Room);
+    assert_eq!(
+        list.admit(&record(token_key(&list, 5), 5, Cutoff::FOREVER, NOW + DAY), true, &Batch::default()),
+        Admission::Room
+    );
     // What was self-service long ago does not count for ever.
     for _ in 0..2 {
         clock.advance(Duration::from_secs(KEEP));
@@ -734,7 +740,7 @@ fn rule4_quotas_are_each_subjects_and_each_clients_own() {
     }
     let later = record(token_key(&list, 9), 9, Cutoff::FOREVER, NOW + 9 * DAY);
     let later = later.owned_by([list.hasher().key(&Scope::subject(ISS, "a"))]);
-    assert_eq!(list.admit(&later, true), Admission::Room);
+    assert_eq!(list.admit(&later, true, &Batch::default()), Admission::Room);
 }
 
 #[test]
@@ -742,7 +748,9 @@ fn rule4_what_is_covered_or_expired_stores_nothing() {
     let (list, _) = list();
     let key = list.hasher().key(&Scope::subject(ISS, "a"));
     let owner = list.hasher().key(&Scope::client(ISS, "c"));
-    let admit = |cutoff, until| list.admit(&record(key, 9, Cutoff::at(cutoff), until).owned_by([owner]), true);
+    let admit = |cutoff, until| {
+        list.admit(&record(key, 9, Cutoff::at(cutoff), until).owned_by([owner]), true, &Batch::default())
+    };
     assert_eq!(admit(NOW, NOW - 1), Admission::Expired);
     assert_eq!(admit(NOW, NOW), Admission::Room);
     list.apply(&[revoke(key, 1, Cutoff::at(NOW), NOW + DAY)]);
@@ -756,10 +764,10 @@ fn rule4_what_is_covered_or_expired_stores_nothing() {
     let session = list.hasher().key(&Scope::session(ISS, "s"));
     let decision = |n| record(session, n, Cutoff::FOREVER, NOW + DAY);
     for n in 0..16 {
-        assert_eq!(list.admit(&decision(n), true), Admission::Room);
+        assert_eq!(list.admit(&decision(n), true, &Batch::default()), Admission::Room);
         list.apply(&[Change::Revoke(decision(n))]);
     }
-    assert_eq!(list.admit(&decision(16), true), Admission::Covered);
+    assert_eq!(list.admit(&decision(16), true, &Batch::default()), Admission::Covered);
 }
 
 /// F10, F16: a panic of some writer stops neither checks nor writes.
@@ -792,7 +800,7 @@ fn rule4_the_default_client_quota_can_be_reached() {
         let record = record(token_key(&list, n), n as u64, Cutoff::FOREVER, NOW + DAY).owned_by([client; 255]);
         list.apply(&[Change::Revoke(record)]);
     }
-    assert_eq!(list.admit(&owned(&list, 2000, "a", "c"), true), Admission::OverQuota);
+    assert_eq!(list.admit(&owned(&list, 2000, "a", "c"), true, &Batch::default()), Admission::OverQuota);
 }
 
 /// One call catches up, however long the last one was ago.

@@ -14,7 +14,10 @@ use super::{
     refusal::Refusal,
     replay::Claimed,
 };
-use crate::{recorder::Grant, sync::Intended};
+use crate::{
+    recorder::{Ending, Grant, Recorder},
+    sync::Intended,
+};
 
 /// Answers a request to an endpoint by its mode.
 pub(super) async fn run<S, ReqBody, ResBody>(
@@ -58,20 +61,19 @@ where
                     return Ok(refused.into_response());
                 }
                 let call = inner.call(Request::from_parts(head, body.into()));
-                // Nobody knows what a server did that is cut off: what was announced stands, and is recorded later.
+                // Nobody knows what a server did that failed or is cut off: what was announced stands, and is recorded
+                // later.
                 let Ok(answer) = tokio::time::timeout(LONGEST_FORWARD, call).await else {
-                    return Ok(front
-                        .endpoints
-                        .refuse(target, Some(&planned.plan.client), Refusal::NoAnswer)
-                        .into_response());
+                    let client = Some(&planned.plan.client);
+                    return Ok(front.endpoints.refuse(target, client, Refusal::NoAnswer).into_response());
                 };
-                let status = answer.as_ref().map_or(StatusCode::BAD_GATEWAY, Response::status);
-                let finished = match status.is_success() {
-                    true => front.record_all(target, planned).await.map(drop),
-                    false => front.abandon(target, planned, status).await,
+                let answer = answer?;
+                let finished = match answer.status() {
+                    status if status.is_success() => front.record_all(target, planned).await.map(drop),
+                    status => front.abandon(target, planned, status).await,
                 };
                 // The body of an answer that is not released is dropped unread.
-                finished.map_or_else(|refused| Ok(refused.into_response()), |()| answer)
+                Ok(finished.map_or_else(Answer::into_response, |()| answer))
             })
             .await
         }
@@ -122,7 +124,7 @@ impl Front {
         let Some(observed) = self.recorder.as_ref().filter(|_| token) else {
             return Ok(Planned { plan, claimed, announced: None, grants: Vec::new() });
         };
-        match Self::grants(observed, &plan).await {
+        match self.grants(observed, &plan).await {
             Ok(grants) => Ok(Planned { plan, claimed, announced: None, grants }),
             Err(refusal) => {
                 let answer = self.endpoints.refuse(target, Some(&plan.client), refusal);
@@ -132,16 +134,19 @@ impl Front {
         }
     }
 
-    /// The grants of the tokens of a request, all of them the client's own.
-    async fn grants(observed: &Observed, plan: &Plan) -> Result<Vec<Grant>, Refusal> {
+    /// The grants of the tokens of a request, all of them ones that the client may end.
+    async fn grants(&self, observed: &Observed, plan: &Plan) -> Result<Vec<Grant>, Refusal> {
         let form = Form::parse(&plan.body)?;
+        let ends_any = self.endpoints.token.as_ref().is_some_and(|endpoint| endpoint.ends_any_token(&plan.client));
         let mut grants = Vec::new();
-        // A space separates tokens where a profile takes several; no token holds one.
-        for token in form.get("token").unwrap_or_default().split(' ').filter(|token| !token.is_empty()) {
+        let named = form.get("token").unwrap_or_default();
+        // As the endpoint reads it: elsewhere, what holds spaces is one token that nobody knows.
+        let separator = |sign| sign == ' ' && self.endpoints.profile.ways().takes_lists;
+        for token in named.split(separator).filter(|token| !token.is_empty()) {
             let grant = observed.recorder.family_of(token).await.map_err(|_| Refusal::NotRecorded)?;
             let Some(grant) = grant else { continue };
             let owns = match &grant.client_id {
-                Some(owner) => owner == plan.client.id(),
+                Some(owner) => owner == plan.client.id() || ends_any,
                 None => plan.client.is_confidential(),
             };
             if !owns || !plan.client.has_issuer(&grant.iss) {
@@ -152,10 +157,14 @@ impl Front {
         Ok(grants)
     }
 
-    /// Makes it durable that this is about to be recorded.
+    /// Makes it durable that this is about to be recorded, with what the recorder knows by now that it is about.
     async fn announce(&self, target: Target, planned: &mut Planned) -> Result<(), Answer> {
-        let announced = planned.plan.intent.announce(&self.endpoints.revocations).await;
         let refused = |refusal| self.endpoints.refuse(target, Some(&planned.plan.client), refusal);
+        let foreseen = match self.ending(target, planned) {
+            Some((recorder, ending)) => recorder.foresee(&ending).await.map_err(|_| refused(Refusal::NotRecorded))?,
+            None => Vec::new(),
+        };
+        let announced = planned.plan.intent.announce(&self.endpoints.revocations, foreseen).await;
         planned.announced = Some(announced.map_err(refused)?);
         Ok(())
     }
@@ -176,24 +185,47 @@ impl Front {
         Ok(answer)
     }
 
-    /// Records what was planned and, where the recorder knows more tokens that it is about, those too. The answer is
-    /// this layer's own, `Err` where nothing may be pretended; with it whose the request is, and what is to be finished.
+    /// Records what was planned, in one write with what the recorder knows that it is about and that it does not reach by
+    /// itself. The answer is this layer's own, `Err` where nothing may be pretended; with it whose the request is, and
+    /// what is to be finished.
     async fn record(&self, target: Target, planned: Planned) -> Result<(Answer, Client, Claimed), Answer> {
-        let Planned { plan, claimed, announced, grants } = planned;
-        let (scopes, client) = (plan.intent.scopes(), plan.client.clone());
-        let answer = self.endpoints.commit(target, plan, announced).await;
+        let ending = self.ending(target, &planned);
+        let besides = match &ending {
+            Some((recorder, ending)) => recorder.mark(ending).await,
+            None => Ok(Vec::new()),
+        };
+        let Planned { plan, claimed, announced, .. } = planned;
+        let client = plan.client.clone();
+        // Where the recorder's store failed, what was planned counts all the same.
+        let (besides, marked) = besides.map_or_else(|error| (Vec::new(), Err(error)), |besides| (besides, Ok(())));
+        let answer = self.endpoints.commit(target, plan, announced, besides).await;
         if !answer.is_success() {
             return Err(answer);
         }
-        if let Some(Observed { recorder, .. }) = &self.recorder {
-            let failed = |_| self.endpoints.refuse(target, Some(&client), Refusal::NotRecorded);
-            for grant in &grants {
-                recorder.end_grant(grant, client.id()).await.map_err(failed)?;
-            }
-            for scope in &scopes {
-                recorder.end(scope, client.id()).await.map_err(failed)?;
-            }
+        let not_recorded = || self.endpoints.refuse(target, Some(&client), Refusal::NotRecorded);
+        marked.map_err(|_| not_recorded())?;
+        if let Some((recorder, ending)) = &ending {
+            recorder.end_late(ending).await.map_err(|_| not_recorded())?;
         }
         Ok((answer, client, claimed))
+    }
+
+    /// What the recorder has to end with it.
+    fn ending(&self, target: Target, planned: &Planned) -> Option<(&Recorder, Ending)> {
+        let Observed { recorder, .. } = self.recorder.as_ref()?;
+        let client = planned.plan.client.id();
+        let ending = recorder.ending(reason(target), client).decisions(planned.plan.intent.revocations());
+        let ending = planned.grants.iter().fold(ending, Ending::grant);
+        // Who answers for its own tokens only has quotas.
+        Some((recorder, if target.endpoint() == EndpointName::Token { ending.of_client() } else { ending }))
+    }
+}
+
+/// Why grants end, for the audit trail.
+const fn reason(target: Target) -> &'static str {
+    match target.endpoint() {
+        EndpointName::Token => "token_revocation",
+        EndpointName::Session => "session_revocation",
+        EndpointName::Global => "global_token_revocation",
     }
 }

@@ -101,8 +101,11 @@ impl<I: IdentitySource, D> FrontLayer<I, D> {
     ///
     /// # Errors
     ///
-    /// Where the path could be written in another way.
+    /// Where the path could be written in another way, or the recorder writes to another denylist than the endpoints.
     pub fn recorder(mut self, recorder: Recorder, token_endpoint: &str) -> Result<Self, EndpointError> {
+        if !recorder.writes_to(&self.front.endpoints.revocations) {
+            return Err(EndpointError::OtherDenylist);
+        }
         let mut routes = Routes::default();
         routes.set((), Some(Route::new(token_endpoint)?));
         Arc::make_mut(&mut self.front).recorder = Some(Observed { recorder, routes });

@@ -155,7 +155,7 @@ impl GlobalEndpoint {
     /// What a request comes to; what stands against it is answered at once.
     pub(super) async fn plan<B: Body>(&self, context: &Context<'_>, head: &Parts, body: B) -> Result<Plan, Refused> {
         Intake::check_target(head)?;
-        let now = context.revocations.denylist().now().unix();
+        let now = context.revocations.denylist().exact_now().unix();
         let (client, signed) = match self.signed(context, head, now) {
             Some(signed) => {
                 let signed = signed?;

@@ -264,7 +264,7 @@ impl Endpoints {
         // To its end, also where nobody waits for the answer any more.
         let committed = tokio::spawn(async move {
             let client = plan.client.clone();
-            let answer = self.commit(target, plan, None).await;
+            let answer = self.commit(target, plan, None, Vec::new()).await;
             self.finish(target, Some(&client), claimed, answer.status())
                 .await
                 .map_or_else(|refused| refused, |()| answer)
@@ -322,10 +322,17 @@ impl Endpoints {
         refusal.answer(self.profile.ways())
     }
 
-    /// Does what was planned, as it was announced where it was: durable and enforced here, or refused.
-    async fn commit(&self, target: Target, plan: Plan, announced: Option<Intended>) -> Answer {
+    /// Does what was planned and what comes `besides`, as it was announced where it was: durable and enforced here, or
+    /// refused.
+    async fn commit(
+        &self,
+        target: Target,
+        plan: Plan,
+        announced: Option<Intended>,
+        besides: Vec<Revocation>,
+    ) -> Answer {
         let Plan { client, intent, success, reach, body: _ } = plan;
-        let (mut done, result) = intent.commit(&self.revocations, announced).await;
+        let (mut done, result) = intent.commit(&self.revocations, announced, besides).await;
         let answer = match result {
             Ok(()) => success,
             Err(refusal) => {
@@ -340,7 +347,7 @@ impl Endpoints {
 
     fn log(&self, target: Target, client: Option<&Client>, done: &Done, reach: Reach, answer: &Answer) {
         self.listeners.decided(&AuditRecord {
-            at: self.revocations.denylist().now().unix(),
+            at: self.revocations.denylist().exact_now().unix(),
             endpoint: target.endpoint(),
             client: client.map(|client| client.id().to_owned()),
             outcome: done.outcome,

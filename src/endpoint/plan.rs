@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::{Answer, Client, refusal::Refusal};
 use crate::{
     Revocations,
-    revocation::{Revocation, Scope, ScopeKind},
+    revocation::{Revocation, ScopeKind},
     sync::Intended,
 };
 
@@ -85,41 +85,46 @@ impl Plan {
 
 impl Intent {
     /// What is to be revoked.
-    pub(super) fn scopes(&self) -> Vec<Scope> {
-        self.revocations().iter().map(|revocation| revocation.scope().clone()).collect()
+    pub(super) fn revocations(&self) -> &[Revocation] {
+        match self {
+            Self::Revoke(revocations) => revocations,
+            Self::Nothing(_) => &[],
+        }
     }
 
-    /// Makes it durable that this is about to be done.
-    pub(super) async fn announce(&self, revocations: &Revocations) -> Result<Intended, Refusal> {
-        revocations.intend(self.revocations()).await.map_err(|_| Refusal::NotRecorded)
+    /// Makes it durable that this, and what comes with it, is about to be done.
+    pub(super) async fn announce(
+        &self,
+        revocations: &Revocations,
+        foreseen: Vec<Revocation>,
+    ) -> Result<Intended, Refusal> {
+        let all = self.revocations().iter().cloned().chain(foreseen);
+        revocations.intend(all).await.map_err(|_| Refusal::NotRecorded)
     }
 
-    /// Does it, as it was announced where it was: durable and enforced here, or refused. What was done before a refusal
-    /// stays done.
+    /// Does it in one write with what comes `besides`, as it was announced where it was: durable and enforced here, or
+    /// refused.
     pub(super) async fn commit(
         self,
         revocations: &Revocations,
         announced: Option<Intended>,
+        besides: Vec<Revocation>,
     ) -> (Done, Result<(), Refusal>) {
-        let all = match self {
-            Self::Nothing(why) => return (Done { outcome: why, ..Done::default() }, Ok(())),
-            Self::Revoke(all) => all,
+        let (mut all, nothing) = match self {
+            Self::Revoke(all) => (all, "covered"),
+            Self::Nothing(why) => (Vec::new(), why),
         };
         let recorded = match announced {
-            Some(intended) => revocations.record_intended(intended).await,
-            None => revocations.revoke_all(all.iter().cloned()).await.map(|ids| !ids.is_empty()),
+            Some(intended) => revocations.record_intended(intended, besides.iter().cloned()).await,
+            None => revocations.revoke_all(all.iter().chain(&besides).cloned()).await.map(|ids| !ids.is_empty()),
         };
         match recorded {
-            Ok(true) => (Done { revocations: all, outcome: "recorded" }, Ok(())),
-            Ok(false) => (Done { outcome: "covered", ..Done::default() }, Ok(())),
+            Ok(true) => {
+                all.extend(besides.into_iter().filter(|revocation| !revocation.is_implied()));
+                (Done { revocations: all, outcome: "recorded" }, Ok(()))
+            }
+            Ok(false) => (Done { outcome: nothing, ..Done::default() }, Ok(())),
             Err(_) => (Done::default(), Err(Refusal::NotRecorded)),
-        }
-    }
-
-    fn revocations(&self) -> &[Revocation] {
-        match self {
-            Self::Revoke(all) => all,
-            Self::Nothing(_) => &[],
         }
     }
 }

@@ -67,7 +67,7 @@ enum Credential {
     None,
 }
 
-/// How a client sends its secret (RFC 6749 §2.3.1). Each is registered for one way and may use no other.
+/// How a client sends its secret (RFC 6749 §2.3.1). It may use no other way than it is registered for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SecretMethod {
@@ -75,6 +75,18 @@ pub enum SecretMethod {
     Basic,
     /// `client_secret_post`: in the form.
     Post,
+    /// Either of them, one at a time, as TokenAuthority has it.
+    Either,
+}
+
+impl SecretMethod {
+    fn allows(self, used: AuthMethod) -> bool {
+        match self {
+            Self::Basic => used == AuthMethod::SecretBasic,
+            Self::Post => used == AuthMethod::SecretPost,
+            Self::Either => matches!(used, AuthMethod::SecretBasic | AuthMethod::SecretPost),
+        }
+    }
 }
 
 impl RegisteredClient {
@@ -228,8 +240,8 @@ impl Clients {
     async fn judge(&self, presented: &Presented, id: Option<&str>, call: Call<'_>) -> Result<Client, ClientError> {
         let known = id.and_then(|id| self.clients.get(id));
         match presented {
-            Presented::Basic { secret, .. } => Self::or_refused(self.by_secret(known, secret, SecretMethod::Basic)),
-            Presented::Post { secret, .. } => Self::or_refused(self.by_secret(known, secret, SecretMethod::Post)),
+            Presented::Basic { secret, .. } => Self::or_refused(self.by_secret(known, secret, AuthMethod::SecretBasic)),
+            Presented::Post { secret, .. } => Self::or_refused(self.by_secret(known, secret, AuthMethod::SecretPost)),
             Presented::None { .. } => Self::or_refused(Self::by_name(known)),
             #[cfg(feature = "mtls")]
             Presented::Certificate { id: None, certificate } => {
@@ -255,18 +267,14 @@ impl Clients {
         known.filter(|known| known.is_public()).map(|known| known.authenticated(AuthMethod::None))
     }
 
-    fn by_secret(&self, known: Option<&RegisteredClient>, secret: &Secret, used: SecretMethod) -> Option<Client> {
+    fn by_secret(&self, known: Option<&RegisteredClient>, secret: &Secret, used: AuthMethod) -> Option<Client> {
         // The same work for every client, known or not; only the outcome tells them apart.
         let (sha256, allowed) = match known.map(|known| &known.credential) {
-            Some(Credential::Secret { sha256, method }) => (sha256, *method == used),
+            Some(Credential::Secret { sha256, method }) => (sha256, method.allows(used)),
             _ => (&self.decoy, false),
         };
         let same = bool::from(Sha256::digest(secret.expose()).as_slice().ct_eq(sha256));
-        let method = match used {
-            SecretMethod::Basic => AuthMethod::SecretBasic,
-            SecretMethod::Post => AuthMethod::SecretPost,
-        };
-        known.filter(|_| same & allowed).map(|known| known.authenticated(method))
+        known.filter(|_| same & allowed).map(|known| known.authenticated(used))
     }
 
     #[cfg(feature = "mtls")]
@@ -388,9 +396,7 @@ impl ClientAuthenticator for Clients {
     }
 
     fn accepts_basic(&self) -> bool {
-        let basic = |client: &RegisteredClient| {
-            matches!(client.credential, Credential::Secret { method: SecretMethod::Basic, .. })
-        };
+        let basic = |client: &RegisteredClient| matches!(client.credential, Credential::Secret { method, .. } if method.allows(AuthMethod::SecretBasic));
         self.clients.values().any(basic)
     }
 }

@@ -218,7 +218,7 @@ impl TokenEndpoint {
             }
         }
         let denylist = context.revocations.denylist();
-        let now = denylist.now().unix();
+        let now = denylist.exact_now().unix();
         let revocations = match &self.opaque {
             // The same fork as at the check: what is looked up as opaque is revoked as opaque.
             Some((keys, lifetime)) if !CompactJws::looks_like(token) => {
@@ -294,17 +294,21 @@ impl TokenEndpoint {
         if !client.has_issuer(identity.iss()) {
             return Err(Refusal::Foreign);
         }
-        let any_token = || self.other_clients && client.is_confidential() && client.has_scope(ANY_TOKEN);
         match identity.client_id() {
-            Some(owner) if owner == client.id() || any_token() => Ok(Some(owner)),
+            Some(owner) if owner == client.id() || self.ends_any_token(client) => Ok(Some(owner)),
             Some(_) => Err(Refusal::Foreign),
             None => match self.unowned.unwrap_or(ways.unowned) {
                 Unowned::Allow => Ok(None),
                 Unowned::AllowConfidential if client.is_confidential() => Ok(None),
-                _ if any_token() => Ok(None),
+                _ if self.ends_any_token(client) => Ok(None),
                 _ => Err(Refusal::Unowned),
             },
         }
+    }
+
+    /// Whether the client may end tokens of other clients.
+    pub(super) fn ends_any_token(&self, client: &Client) -> bool {
+        self.other_clients && client.is_confidential() && client.has_scope(ANY_TOKEN)
     }
 
     async fn session_of(&self, identity: &Identity) -> Result<Option<String>, Refusal> {

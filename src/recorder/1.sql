@@ -20,14 +20,15 @@ CREATE INDEX grants_by_subject ON grants (iss, sub);
 CREATE INDEX grants_by_client ON grants (iss, client_id);
 CREATE INDEX grants_by_expiry ON grants (expires);
 
--- Tokens, by what revokes them and by their digest (scopes in JSON).
+-- Tokens, by what revokes them and by their digest (scopes in JSON), and what they say of themselves (JSON).
 CREATE TABLE members (
     token TEXT PRIMARY KEY,
     alias TEXT UNIQUE,
     grant_id TEXT NOT NULL,
     kind TEXT NOT NULL,
     expires INTEGER NOT NULL,
-    spent INTEGER NOT NULL
+    spent INTEGER NOT NULL,
+    says TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX members_by_grant ON members (grant_id);

@@ -41,6 +41,40 @@ pub struct Member {
     pub expires: u64,
     /// Whether another refresh token has taken its place.
     pub spent: bool,
+    /// What it says of itself.
+    #[serde(default)]
+    pub says: Said,
+}
+
+/// What a token says of itself, as far as revocations of several tokens go by it. An opaque token says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Said {
+    /// Its session.
+    pub sid: Option<String>,
+    /// Its user.
+    pub sub: Option<String>,
+    /// Its client.
+    pub client_id: Option<String>,
+    /// When it was issued (Unix seconds).
+    pub iat: Option<u64>,
+}
+
+/// A grant that was revoked, and its tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ended {
+    /// The grant.
+    pub grant: Grant,
+    /// All its tokens that are known.
+    pub members: Vec<Member>,
+}
+
+impl Ended {
+    /// A grant and its tokens.
+    pub const fn new(grant: Grant, members: Vec<Member>) -> Self {
+        Self { grant, members }
+    }
 }
 
 /// What a token is for.

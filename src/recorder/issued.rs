@@ -1,6 +1,6 @@
 use zeroize::Zeroizing;
 
-use super::{Denied, Grant, Member, MemberKind, Recorder};
+use super::{Denied, Grant, Member, MemberKind, Recorder, Said};
 use crate::{
     revocation::Scope,
     token::{CompactJws, Identity, Members, VerifiedClaims, VerifyError},
@@ -43,7 +43,7 @@ impl Issued {
         let refresh = match text("refresh_token")? {
             Some(token) => {
                 let lives = lives("refresh_expires_in").or_else(|| lives("refresh_token_expires_in"));
-                Some(Token::refresh(&token, lives.unwrap_or(recorder.refresh_lifetime.as_secs()), recorder, now)?)
+                Some(Token::refresh(&token, lives.unwrap_or(recorder.refresh_lives()), recorder, now)?)
             }
             None => None,
         };
@@ -119,6 +119,11 @@ impl Token {
     ) -> Result<Self, Denied> {
         let digest = recorder.keys.digests(token.as_bytes()).next().ok_or(Denied::NotRecorded)?;
         let expires = identity.as_ref().and_then(Identity::exp).unwrap_or(now.saturating_add(lives));
+        let expires = match kind {
+            // What ended its grant is kept for no longer.
+            MemberKind::Refresh => expires.min(now.saturating_add(recorder.refresh_bound())),
+            MemberKind::Access => expires,
+        };
         Ok(Self { digest: Scope::opaque_token(digest), identity, kind, expires })
     }
 
@@ -128,7 +133,13 @@ impl Token {
             Some(named) => (named, Some(self.digest.clone())),
             None => (self.digest.clone(), None),
         };
-        Member { token, alias, kind: self.kind, expires: self.expires, spent: false }
+        let says = self.identity.as_ref().map_or_else(Said::default, |identity| Said {
+            sid: identity.sid().map(str::to_owned),
+            sub: identity.sub().map(str::to_owned),
+            client_id: identity.client_id().map(str::to_owned),
+            iat: identity.iat(),
+        });
+        Member { token, alias, kind: self.kind, expires: self.expires, spent: false, says }
     }
 }
 

@@ -1,12 +1,15 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures_util::future::{self, BoxFuture, FutureExt};
 
-use super::{Grant, Member, Recorded, RecorderStore};
+use super::{
+    Ended, Grant, Member, Recorded, RecorderStore,
+    reach::{name, names_of},
+};
 use crate::{backend::BackendError, revocation::Scope};
 
 /// What a recorder has learnt, in this process's memory: it forgets with the process, and other processes see nothing
@@ -25,6 +28,33 @@ struct State {
 impl State {
     fn find(&self, token: &Scope) -> Option<&(String, Member)> {
         self.members.get(self.aliases.get(token).unwrap_or(token))
+    }
+
+    /// The grants that any of these scopes is about, in one pass.
+    fn grants<'a>(&'a self, scopes: &'a [Scope]) -> impl Iterator<Item = &'a Grant> {
+        let names = scopes.iter().filter_map(name).collect::<HashSet<_>>();
+        let tokens = scopes.iter().filter_map(|scope| self.find(scope));
+        let owners = tokens.map(|(id, _)| id.as_str()).collect::<HashSet<_>>();
+        let wanted =
+            move |grant: &&Grant| owners.contains(&*grant.id) || names_of(grant).any(|name| names.contains(&name));
+        self.grants.values().filter(wanted)
+    }
+
+    fn end(&mut self, scopes: &[Scope]) -> Vec<Ended> {
+        let ids = self.grants(scopes).map(|grant| grant.id.clone()).collect::<Vec<_>>();
+        let mut ended = HashMap::new();
+        for id in ids {
+            if let Some(grant) = self.grants.get_mut(&id) {
+                grant.ended = true;
+                ended.insert(id, Ended::new(grant.clone(), Vec::new()));
+            }
+        }
+        for (id, member) in self.members.values() {
+            if let Some(ended) = ended.get_mut(id) {
+                ended.members.push(member.clone());
+            }
+        }
+        ended.into_values().collect()
     }
 
     /// The name under which a token is known already.
@@ -81,8 +111,8 @@ impl RecorderStore for MemoryStore {
         ready(found)
     }
 
-    fn grants<'a>(&'a self, scope: &'a Scope) -> BoxFuture<'a, Result<Vec<Grant>, BackendError>> {
-        ready(self.state().grants.values().filter(|grant| grant.is_in(scope)).cloned().collect())
+    fn grants<'a>(&'a self, scopes: &'a [Scope]) -> BoxFuture<'a, Result<Vec<Grant>, BackendError>> {
+        ready(self.state().grants(scopes).cloned().collect())
     }
 
     fn members<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<Vec<Member>, BackendError>> {
@@ -90,11 +120,8 @@ impl RecorderStore for MemoryStore {
         ready(state.members.values().filter(|(id, _)| id == grant).map(|(_, member)| member.clone()).collect())
     }
 
-    fn end<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
-        if let Some(grant) = self.state().grants.get_mut(grant) {
-            grant.ended = true;
-        }
-        ready(())
+    fn end<'a>(&'a self, scopes: &'a [Scope]) -> BoxFuture<'a, Result<Vec<Ended>, BackendError>> {
+        async move { Ok(self.state().end(scopes)) }.boxed()
     }
 
     fn spend<'a>(&'a self, token: &'a Scope) -> BoxFuture<'a, Result<bool, BackendError>> {

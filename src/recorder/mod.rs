@@ -6,14 +6,17 @@
 //!
 //! What it learns links tokens and nothing more: it never authenticates anybody.
 
+mod ending;
 mod grant;
 mod issued;
 mod memory;
+mod reach;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
 
 use std::{
+    collections::HashSet,
     error::Error,
     fmt,
     sync::{
@@ -23,20 +26,21 @@ use std::{
     time::Duration,
 };
 
-use self::issued::Issued;
+pub(crate) use self::ending::Ending;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::SqliteStore;
 pub use self::{
-    grant::{Grant, Member, MemberKind},
+    grant::{Ended, Grant, Member, MemberKind, Said},
     memory::MemoryStore,
     store::{Recorded, RecorderStore},
 };
+use self::{issued::Issued, reach::Reach};
 use crate::{
     Revocations,
     backend::BackendError,
     denylist::Verdict,
     policy::MissingIat,
-    revocation::{Revocation, Scope, ScopeKey},
+    revocation::{Scope, ScopeKey},
     sync::RevokeError,
     token::{ClaimNames, Claims, CompactJws, OpaqueKeys, VerifiedClaims as _, Verifier},
 };
@@ -80,7 +84,8 @@ pub struct Recorder {
     replay: Replay,
     adopt_unknown: bool,
     refresh_ends_access: bool,
-    refresh_lifetime: Duration,
+    /// `None`: as long as there can be refresh tokens.
+    refresh_lifetime: Option<Duration>,
     purged: Arc<AtomicU64>,
 }
 
@@ -177,7 +182,7 @@ impl Recorder {
             replay: Replay::default(),
             adopt_unknown: false,
             refresh_ends_access: false,
-            refresh_lifetime: Duration::from_secs(30 * 24 * 3600),
+            refresh_lifetime: None,
             purged: Arc::default(),
         }
     }
@@ -203,8 +208,8 @@ impl Recorder {
         self
     }
 
-    /// Lets refresh tokens through that were issued before the recorder came, and learns them. Default: off, since
-    /// nothing tells whether their user was logged out since.
+    /// Lets refresh tokens through that were issued before the recorder came, and learns them; those that it has
+    /// forgotten are among them. Default: off, since nothing tells whether their user was logged out since.
     pub const fn adopt_unknown(mut self, adopt: bool) -> Self {
         self.adopt_unknown = adopt;
         self
@@ -217,9 +222,13 @@ impl Recorder {
     }
 
     /// How long refresh tokens are remembered from their last use that do not say when they expire. What has been
-    /// forgotten is refused as unknown. Default: 30 days.
+    /// forgotten is refused as unknown. Default, and the most that counts: the denylist's
+    /// [`Lifetimes::max_refresh_lifetime`], 24 hours unless it is set. Tokens that say that they live longer are
+    /// forgotten after that too, since what revokes them is kept for no longer.
+    ///
+    /// [`Lifetimes::max_refresh_lifetime`]: crate::revocation::Lifetimes::max_refresh_lifetime
     pub const fn refresh_lifetime(mut self, lifetime: Duration) -> Self {
-        self.refresh_lifetime = lifetime;
+        self.refresh_lifetime = Some(lifetime);
         self
     }
 
@@ -260,64 +269,39 @@ impl Recorder {
     ///
     /// Where the store cannot be read.
     pub async fn sessions_of_subject(&self, iss: &str, sub: &str) -> Result<Vec<String>, BackendError> {
-        let mut grants = self.store.grants(&Scope::subject(iss, sub)).await?;
+        let mut grants = self.store.grants(&[Scope::subject(iss, sub)]).await?;
         grants.sort_by(|a, b| (a.began, &a.id).cmp(&(b.began, &b.id)));
-        let mut sessions = Vec::new();
-        for session in grants.into_iter().map(|grant| grant.sid.unwrap_or(grant.id)) {
-            if !sessions.contains(&session) {
-                sessions.push(session);
-            }
-        }
-        Ok(sessions)
+        let mut seen = HashSet::new();
+        let sessions = grants.into_iter().map(|grant| grant.sid.unwrap_or(grant.id));
+        Ok(sessions.filter(|session| seen.insert(session.clone())).collect())
     }
 
     /// Ends every grant that a scope is about, with all its tokens: that of one token, or those of a session, user,
-    /// client or issuer. When it returns `Ok`, none of them can be used or refreshed. Returns how many grants.
+    /// client or issuer. When it returns `Ok`, none of them can be used or refreshed. Returns how many grants, those
+    /// included that had ended before.
+    ///
+    /// It is one write to the backend. Tokens that were never recorded are not reached:
+    /// [revoke](Revocations::revoke) the scope for those.
     ///
     /// # Errors
     ///
-    /// Where something was not recorded; some of it may be.
+    /// Where something was not recorded; the grants may be refused refreshes all the same. Call it again.
     pub async fn end(&self, scope: &Scope, by: &str) -> Result<usize, RecorderError> {
-        let grants = match scope.kind().is_one_token() {
-            true => self.grant_of(scope).await?.into_iter().collect(),
-            false => self.store.grants(scope).await?,
-        };
-        for grant in &grants {
-            self.end_grant(grant, by).await?;
-        }
-        Ok(grants.len())
+        self.end_all(&self.ending("grant_ended", by).scope(scope.clone())).await
     }
 
-    /// Ends a grant with all its tokens.
+    /// Ends a grant with all its tokens, in one write to the backend.
     ///
     /// # Errors
     ///
-    /// Where something was not recorded; some of it may be.
+    /// Where something was not recorded; the grant may be refused refreshes all the same. Call it again.
     pub async fn end_grant(&self, grant: &Grant, by: &str) -> Result<(), RecorderError> {
-        self.end_for(&grant.id, "token_revocation", by).await
+        self.end_all(&self.ending("grant_ended", by).grant(grant)).await.map(drop)
     }
 
-    /// The mark first: what is recorded later is refused, what was recorded before is in the list.
-    async fn end_for(&self, id: &str, reason: &str, by: &str) -> Result<(), RecorderError> {
-        self.store.end(id).await?;
-        let members = self.store.members(id).await?;
-        self.revoke(members, reason, by).await
-    }
-
-    async fn revoke(
-        &self,
-        members: impl IntoIterator<Item = Member>,
-        reason: &str,
-        by: &str,
-    ) -> Result<(), RecorderError> {
-        let revocation =
-            |scope: Scope, expires: u64| Revocation::new(scope).token_expires(expires).reason(reason).revoked_by(by);
-        let all = members.into_iter().flat_map(|Member { token, alias, expires, .. }| {
-            // What a refresh token claims counts nowhere; its digest does.
-            std::iter::once(token).chain(alias).map(move |scope| revocation(scope, expires))
-        });
-        self.revocations.revoke_all(all.collect::<Vec<_>>()).await?;
-        Ok(())
+    /// Whether it is built on this handle.
+    pub(crate) fn writes_to(&self, revocations: &Revocations) -> bool {
+        Arc::ptr_eq(self.revocations.denylist(), revocations.denylist())
     }
 
     async fn find(&self, token: &str) -> Result<Option<(Grant, Member)>, BackendError> {
@@ -367,7 +351,7 @@ impl Recorder {
                 Err(denied) => Err(denied),
             };
         };
-        if grant.ended || member.kind != MemberKind::Refresh {
+        if grant.ended || member.kind != MemberKind::Refresh || self.is_over(&member) {
             return Err(Denied::InvalidGrant);
         }
         self.check(&grant, &member)?;
@@ -375,6 +359,27 @@ impl Recorder {
             return Err(self.replayed(&grant).await?);
         }
         Ok(Some((grant, member)))
+    }
+
+    /// Whether a token's time is over, so that it is about to be forgotten: what revoked it may have left by now.
+    fn is_over(&self, member: &Member) -> bool {
+        member.expires < self.forgotten_before(self.revocations.denylist().now().unix())
+    }
+
+    fn forgotten_before(&self, now: u64) -> u64 {
+        let lifetimes = self.revocations.denylist().lifetimes();
+        now.saturating_sub(lifetimes.leeway_secs()).saturating_sub(lifetimes.skew_secs())
+    }
+
+    /// The most that a refresh token is remembered, in seconds.
+    fn refresh_bound(&self) -> u64 {
+        self.revocations.denylist().lifetimes().max_refresh_lifetime_secs()
+    }
+
+    /// How long a refresh token is remembered that does not say when it expires, in seconds.
+    fn refresh_lives(&self) -> u64 {
+        let bound = self.refresh_bound();
+        self.refresh_lifetime.map_or(bound, |lifetime| lifetime.as_secs().min(bound))
     }
 
     fn is_replay(&self, grant: &Grant, member: &Member, client: Option<&str>) -> bool {
@@ -389,7 +394,8 @@ impl Recorder {
     async fn replayed(&self, grant: &Grant) -> Result<Denied, Denied> {
         #[cfg(feature = "tracing")]
         tracing::warn!(client = grant.client_id, "a refresh token was used again; its grant ends");
-        self.end_for(&grant.id, "refresh_token_replay", "recorder").await?;
+        // Whoever has a refresh token can do this at will, so it counts as a revocation by the client itself.
+        self.end_all(&self.ending("refresh_token_replay", "recorder").grant(grant).of_client()).await?;
         Ok(match self.replay {
             Replay::TokenAuthority => Denied::ReplayedInvalidRequest,
             Replay::EndsGrant | Replay::PassOn => Denied::Replayed,
@@ -399,14 +405,19 @@ impl Recorder {
     /// Learns of what other nodes have revoked and what has not arrived here yet.
     async fn catch_up(&self, grant: &Grant) -> Result<(), Denied> {
         let denylist = self.revocations.denylist();
-        let keys = claims(grant).keys(denylist.hasher());
-        let keys = keys.among(u32::MAX).map(|(_, key)| ScopeKey::from_u128(key)).collect::<Vec<_>>();
+        let mut keys = Vec::new();
+        for claims in [claims(grant), named_by_id(grant)] {
+            keys.extend(claims.keys(denylist.hasher()).among(u32::MAX).map(|(_, key)| ScopeKey::from_u128(key)));
+        }
+        keys.sort_unstable();
+        keys.dedup();
         denylist.apply(&self.revocations.backend().lookup(&keys).await?);
         Ok(())
     }
 
     /// Whether a grant and one of its tokens are clear of every revocation that this node knows.
     fn check(&self, grant: &Grant, member: &Member) -> Result<(), Denied> {
+        self.verdict(&named_by_id(grant))?;
         for scope in std::iter::once(&member.token).chain(&member.alias) {
             let mut claims = claims(grant);
             match scope {
@@ -437,7 +448,7 @@ impl Recorder {
         client: Option<&str>,
         body: &[u8],
     ) -> Result<(), Denied> {
-        let now = self.revocations.denylist().now().unix();
+        let now = self.revocations.denylist().exact_now().unix();
         let Some(issued) = Issued::read(body, self, now)? else { return Ok(()) };
         let mut members = issued.members();
         let mut grant = issued.grant(client, now);
@@ -464,7 +475,7 @@ impl Recorder {
         // From here on a revocation finds these tokens; one that came before is found here.
         self.catch_up(&grant).await?;
         if members.iter().try_for_each(|member| self.check(&grant, member)).is_err() {
-            self.end_for(&grant.id, "revoked_meanwhile", "recorder").await?;
+            self.end_all(&self.ending("revoked_meanwhile", "recorder").grant(&grant)).await?;
             return Err(Denied::NotRecorded);
         }
         if let Some((_, old)) = &presented {
@@ -493,7 +504,7 @@ impl Recorder {
     /// A refresh token that is not rotated lives on by its use, unless it says itself when it ends.
     fn still_in_use(&self, used: &Member, new: &[Member], now: u64) -> Option<Member> {
         let rotated = new.iter().any(|member| member.kind == MemberKind::Refresh);
-        let expires = now.saturating_add(self.refresh_lifetime.as_secs());
+        let expires = now.saturating_add(self.refresh_lives());
         (!rotated && used.alias.is_none()).then(|| Member { expires, ..used.clone() })
     }
 
@@ -507,7 +518,11 @@ impl Recorder {
             earlier.retain(|member| {
                 member.kind == MemberKind::Access && new.iter().all(|kept| kept.token != member.token)
             });
-            self.revoke(earlier, "refreshed", "recorder").await?;
+            let ending = self.ending("refreshed", "recorder");
+            self.revocations
+                .revoke_all(earlier.iter().map(|member| ending.of_token(grant, member)))
+                .await
+                .map_err(RecorderError::from)?;
         }
         Ok(())
     }
@@ -519,8 +534,7 @@ impl Recorder {
         {
             return;
         }
-        let lifetimes = self.revocations.denylist().lifetimes();
-        let before = now.saturating_sub(lifetimes.leeway_secs()).saturating_sub(lifetimes.skew_secs());
+        let before = self.forgotten_before(now);
         let store = Arc::clone(&self.store);
         tokio::spawn(async move {
             #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "logs nothing"))]
@@ -537,6 +551,11 @@ fn claims(grant: &Grant) -> Claims<'_> {
     let mut claims = Claims::new(&grant.iss).iat(grant.began).sid(grant.sid.as_deref().unwrap_or(&grant.id));
     (claims.sub, claims.client_id) = (grant.sub.as_deref(), grant.client_id.as_deref());
     claims
+}
+
+/// The same, with its id for a session: what ends this grant alone is keyed by that.
+fn named_by_id(grant: &Grant) -> Claims<'_> {
+    claims(grant).sid(&grant.id)
 }
 
 impl fmt::Debug for Recorder {

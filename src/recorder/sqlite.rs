@@ -1,4 +1,5 @@
 use std::{
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     path::{Path, PathBuf},
     time::Duration,
@@ -6,16 +7,19 @@ use std::{
 
 use futures_util::future::{BoxFuture, FutureExt};
 use sqlx::{
-    ConnectOptions, Row as _, SqliteConnection, SqlitePool,
+    ConnectOptions, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 
 use tokio::time::Instant;
 
-use super::{Grant, Member, MemberKind, Recorded, RecorderStore};
+use super::{
+    Ended, Grant, Member, MemberKind, Recorded, RecorderStore,
+    reach::{name, names_of},
+};
 use crate::{
     backend::{BackendError, BackendErrorKind, create_private},
-    revocation::Scope,
+    revocation::{Scope, ScopeKind},
 };
 
 /// What a recorder has learnt, in one SQLite file of its own, for the processes of one machine.
@@ -35,6 +39,8 @@ const APPLICATION_ID: i64 = 0x7472_6572;
 const MIGRATIONS: [&str; 1] = [include_str!("1.sql")];
 /// How long to wait for the locks of other processes.
 const BUSY: Duration = Duration::from_secs(5);
+/// How many values one statement looks up: SQLite takes 32,766.
+const VALUES: usize = 1000;
 const GRANT: &str = "SELECT id, iss, sid, sub, client_id, began, expires, offline, ended FROM grants";
 
 impl SqliteStore {
@@ -111,6 +117,34 @@ impl SqliteStore {
         BackendError::new(BackendErrorKind::Unavailable, what).because(error)
     }
 
+    async fn end_all(&self, scopes: &[Scope]) -> Result<Vec<Ended>, sqlx::Error> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let grants = grants_of(&mut transaction, scopes).await?;
+        let mut members: HashMap<String, Vec<Member>> = HashMap::new();
+        for grants in grants.chunks(VALUES) {
+            let among = |start| {
+                let mut query = QueryBuilder::<Sqlite>::new(start);
+                let mut list = query.separated(", ");
+                for grant in grants {
+                    list.push_bind(&grant.id);
+                }
+                query.push(")");
+                query
+            };
+            among("UPDATE grants SET ended = 1 WHERE id IN (").build().execute(&mut *transaction).await?;
+            let mut query =
+                among("SELECT token, alias, kind, expires, spent, says, grant_id FROM members WHERE grant_id IN (");
+            for row in query.build().fetch_all(&mut *transaction).await? {
+                members.entry(row.try_get(6)?).or_default().push(member(&row, 0)?);
+            }
+        }
+        transaction.commit().await?;
+        let ended = |grant: Grant| Ended::new(Grant { ended: true, ..grant }, Vec::new());
+        let mut all = grants.into_iter().map(ended).collect::<Vec<_>>();
+        all.iter_mut().for_each(|ended| ended.members = members.remove(&ended.grant.id).unwrap_or_default());
+        Ok(all)
+    }
+
     async fn record_all(&self, grant: &Grant, members: &[Member]) -> Result<Recorded, sqlx::Error> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let ended: Option<bool> = sqlx::query_scalar("SELECT ended FROM grants WHERE id = ?")
@@ -154,6 +188,56 @@ fn is_busy(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| code & 0xff == 5)
 }
 
+/// The grants that any of these scopes is about, each once. Scopes that one index answers are looked up together.
+async fn grants_of(connection: &mut SqliteConnection, scopes: &[Scope]) -> Result<Vec<Grant>, sqlx::Error> {
+    let mut queries: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for scope in scopes {
+        let conditions: &[(&str, &str)] = match scope.kind() {
+            ScopeKind::Session | ScopeKind::ClientSession => &[("sid IN (", ")"), ("id IN (", ")")],
+            ScopeKind::Subject | ScopeKind::SubjectClient => &[("sub IN (", ")")],
+            ScopeKind::Client => &[("client_id IN (", ")")],
+            ScopeKind::Issuer => &[("iss IN (", ")")],
+            ScopeKind::Token | ScopeKind::SigningInput | ScopeKind::OpaqueToken => &[
+                ("id IN (SELECT grant_id FROM members WHERE token IN (", "))"),
+                ("id IN (SELECT grant_id FROM members WHERE alias IN (", "))"),
+            ],
+        };
+        let (iss, value) = match name(scope) {
+            Some((ScopeKind::Issuer, [iss, ..])) => (Some(iss), iss.to_owned()),
+            Some((_, [iss, value, _])) => (Some(iss), value.to_owned()),
+            None => (None, key(scope)),
+        };
+        for condition in conditions {
+            queries.entry((iss, condition)).or_default().push(value.clone());
+        }
+    }
+    let wanted = scopes.iter().filter_map(name).collect::<HashSet<_>>();
+    let mut found = HashMap::new();
+    for ((iss, (condition, end)), values) in queries {
+        for values in values.chunks(VALUES) {
+            let mut query = QueryBuilder::<Sqlite>::new(GRANT);
+            query.push(" WHERE ");
+            if let Some(iss) = iss {
+                query.push("iss = ").push_bind(iss).push(" AND ");
+            }
+            query.push(*condition);
+            let mut list = query.separated(", ");
+            for value in values {
+                list.push_bind(value);
+            }
+            query.push(*end);
+            for row in query.build().persistent(values.len() == 1).fetch_all(&mut *connection).await? {
+                let grant = grant(&row)?;
+                // What the index cannot tell apart.
+                if iss.is_none() || names_of(&grant).any(|name| wanted.contains(&name)) {
+                    found.insert(grant.id.clone(), grant);
+                }
+            }
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
 /// The name and the grant of a token that is there already.
 async fn known(connection: &mut SqliteConnection, member: &Member) -> Result<Option<(String, String)>, sqlx::Error> {
     for name in std::iter::once(&member.token).chain(&member.alias) {
@@ -178,13 +262,15 @@ async fn extend(connection: &mut SqliteConnection, token: &str, expires: u64) ->
 }
 
 async fn insert(connection: &mut SqliteConnection, grant: &str, member: &Member) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO members (token, alias, grant_id, kind, expires, spent) VALUES (?, ?, ?, ?, ?, ?)")
+    sqlx::query("INSERT INTO members (token, alias, grant_id, kind, expires, spent, says) VALUES (?, ?, ?, ?, ?, ?, ?)")
         .bind(key(&member.token))
         .bind(member.alias.as_ref().map(key))
         .bind(grant)
         .bind(kind(member.kind))
         .bind(clamped(member.expires))
         .bind(member.spent)
+        // Strings and numbers only: nothing here can fail to serialise.
+        .bind(serde_json::to_string(&member.says).unwrap_or_default())
         .execute(connection)
         .await
         .map(drop)
@@ -199,7 +285,7 @@ impl RecorderStore for SqliteStore {
         async move {
             let row = sqlx::query(
                 "SELECT id, iss, sid, sub, client_id, began, grants.expires, offline, ended, \
-                 token, alias, kind, members.expires, spent \
+                 token, alias, kind, members.expires, spent, says \
                  FROM members JOIN grants ON grants.id = grant_id WHERE token = ?1 OR alias = ?1",
             )
             .bind(key(token))
@@ -211,32 +297,17 @@ impl RecorderStore for SqliteStore {
         .boxed()
     }
 
-    fn grants<'a>(&'a self, scope: &'a Scope) -> BoxFuture<'a, Result<Vec<Grant>, BackendError>> {
+    fn grants<'a>(&'a self, scopes: &'a [Scope]) -> BoxFuture<'a, Result<Vec<Grant>, BackendError>> {
         async move {
-            let (condition, value) = match scope {
-                Scope::Session { sid, .. } | Scope::ClientSession { sid, .. } => ("(sid = ?2 OR id = ?2)", Some(sid)),
-                Scope::Subject { sub, .. } | Scope::SubjectClient { sub, .. } => ("sub = ?2", Some(sub)),
-                Scope::Client { client_id, .. } => ("client_id = ?2", Some(client_id)),
-                _ => ("?2 IS NULL", None),
-            };
-            let query = format!("{GRANT} WHERE iss = ?1 AND {condition}");
-            let rows = sqlx::query(sqlx::AssertSqlSafe(query))
-                .bind(scope.iss().unwrap_or_default())
-                .bind(value)
-                .fetch_all(&self.pool)
-                .await;
-            let grants = rows.and_then(|rows| rows.iter().map(grant).collect::<Result<Vec<_>, _>>());
-            let mut grants = grants.map_err(|error| self.failed("reading", error))?;
-            // What the index cannot tell apart.
-            grants.retain(|grant| grant.is_in(scope));
-            Ok(grants)
+            let grants = async { grants_of(&mut *self.pool.acquire().await?, scopes).await };
+            grants.await.map_err(|error| self.failed("reading", error))
         }
         .boxed()
     }
 
     fn members<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<Vec<Member>, BackendError>> {
         async move {
-            let rows = sqlx::query("SELECT token, alias, kind, expires, spent FROM members WHERE grant_id = ?")
+            let rows = sqlx::query("SELECT token, alias, kind, expires, spent, says FROM members WHERE grant_id = ?")
                 .bind(grant)
                 .fetch_all(&self.pool)
                 .await;
@@ -246,12 +317,8 @@ impl RecorderStore for SqliteStore {
         .boxed()
     }
 
-    fn end<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
-        async move {
-            let ended = sqlx::query("UPDATE grants SET ended = 1 WHERE id = ?").bind(grant).execute(&self.pool).await;
-            ended.map(drop).map_err(|error| self.failed("revoking in", error))
-        }
-        .boxed()
+    fn end<'a>(&'a self, scopes: &'a [Scope]) -> BoxFuture<'a, Result<Vec<Ended>, BackendError>> {
+        async move { self.end_all(scopes).await.map_err(|error| self.failed("revoking in", error)) }.boxed()
     }
 
     fn spend<'a>(&'a self, token: &'a Scope) -> BoxFuture<'a, Result<bool, BackendError>> {
@@ -314,6 +381,7 @@ fn member(row: &SqliteRow, first: usize) -> Result<Member, sqlx::Error> {
         kind,
         expires: row.try_get::<i64, _>(first + 3)?.unsigned_abs(),
         spent: row.try_get(first + 4)?,
+        says: serde_json::from_str(row.try_get(first + 5)?).map_err(|error| sqlx::Error::Decode(error.into()))?,
     })
 }
 

@@ -1,6 +1,6 @@
 use futures_util::future::BoxFuture;
 
-use super::{Grant, Member};
+use super::{Ended, Grant, Member};
 use crate::{backend::BackendError, revocation::Scope};
 
 /// Where the recorder keeps what it has learnt. All nodes in front of one authorization server share it.
@@ -18,15 +18,18 @@ pub trait RecorderStore: Send + Sync + 'static {
     /// The token that a scope names, by `token` or `alias`, and its grant.
     fn find<'a>(&'a self, token: &'a Scope) -> BoxFuture<'a, Result<Option<(Grant, Member)>, BackendError>>;
 
-    /// The grants of a session, subject, or client, or a client's part of one of the first two. A grant answers to its
-    /// `id` as to a session too.
-    fn grants<'a>(&'a self, scope: &'a Scope) -> BoxFuture<'a, Result<Vec<Grant>, BackendError>>;
+    /// The grants that any of these scopes is about, each once: those of a session, subject, client or issuer, of a
+    /// client's part of one of the first two, or that of a token, by `token` or `alias`. A grant answers to its `id` as
+    /// to a session too.
+    fn grants<'a>(&'a self, scopes: &'a [Scope]) -> BoxFuture<'a, Result<Vec<Grant>, BackendError>>;
 
     /// The tokens of a grant.
     fn members<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<Vec<Member>, BackendError>>;
 
-    /// Marks a grant as revoked, for good.
-    fn end<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<(), BackendError>>;
+    /// Marks the grants that any of these scopes is about as revoked, for good, all or none, and returns each of them
+    /// once, also those that were marked before. What is recorded later finds the mark; what was recorded before is
+    /// among the tokens that are returned.
+    fn end<'a>(&'a self, scopes: &'a [Scope]) -> BoxFuture<'a, Result<Vec<Ended>, BackendError>>;
 
     /// Marks a token as spent; whether it was not yet. Of several calls at once, one alone is told so.
     fn spend<'a>(&'a self, token: &'a Scope) -> BoxFuture<'a, Result<bool, BackendError>>;
@@ -49,23 +52,6 @@ pub enum Recorded {
 }
 
 impl Grant {
-    /// Whether a scope of several tokens is about this grant.
-    pub(super) fn is_in(&self, scope: &Scope) -> bool {
-        let session = |sid: &String| self.sid.as_ref() == Some(sid) || self.id == *sid;
-        let client = |id: &String| self.client_id.as_ref() == Some(id);
-        let subject = |sub: &String| self.sub.as_ref() == Some(sub);
-        scope.iss() == Some(&self.iss)
-            && match scope {
-                Scope::Session { sid, .. } => session(sid),
-                Scope::ClientSession { sid, client_id, .. } => session(sid) && client(client_id),
-                Scope::Subject { sub, .. } => subject(sub),
-                Scope::SubjectClient { sub, client_id, .. } => subject(sub) && client(client_id),
-                Scope::Client { client_id, .. } => client(client_id),
-                Scope::Issuer { .. } => true,
-                Scope::Token { .. } | Scope::SigningInput { .. } | Scope::OpaqueToken { .. } => false,
-            }
-    }
-
     /// Takes over from a later answer what it lacks.
     pub(super) fn extend(&mut self, later: &Self) {
         self.sid = self.sid.take().or_else(|| later.sid.clone());

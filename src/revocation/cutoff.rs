@@ -52,14 +52,20 @@ pub struct Lifetimes {
     pub skew: Duration,
     /// Tokens that live longer than this are refused.
     pub max_lifetime: Duration,
+    /// How long refresh tokens may live; a [`Recorder`](crate::recorder::Recorder) forgets them, and then refuses them
+    /// as unknown, after that. What revokes several tokens at once is kept for as long, since a refresh token may be
+    /// among them. Never less than `max_lifetime`: a shorter time counts as that, which is the default.
+    pub max_refresh_lifetime: Duration,
 }
 
 impl Lifetimes {
-    /// Sixty seconds of leeway (jsonwebtoken's default), thirty seconds of skew, tokens of at most 24 hours.
+    /// Sixty seconds of leeway (jsonwebtoken's default), thirty seconds of skew, tokens of at most 24 hours, refresh
+    /// tokens included.
     pub const DEFAULT: Self = Self {
         leeway: Duration::from_secs(60),
         skew: Duration::from_secs(30),
         max_lifetime: Duration::from_secs(24 * 60 * 60),
+        max_refresh_lifetime: Duration::ZERO,
     };
 
     /// Sets the leeway.
@@ -83,6 +89,13 @@ impl Lifetimes {
         self
     }
 
+    /// Sets the longest life of a refresh token.
+    #[must_use]
+    pub const fn max_refresh_lifetime(mut self, max_refresh_lifetime: Duration) -> Self {
+        self.max_refresh_lifetime = max_refresh_lifetime;
+        self
+    }
+
     pub(crate) const fn leeway_secs(&self) -> u64 {
         ceil_secs(self.leeway)
     }
@@ -95,15 +108,27 @@ impl Lifetimes {
         ceil_secs(self.max_lifetime)
     }
 
+    /// The longest life of any token.
+    pub(crate) const fn max_refresh_lifetime_secs(&self) -> u64 {
+        let (access, refresh) = (self.max_lifetime_secs(), ceil_secs(self.max_refresh_lifetime));
+        if refresh > access { refresh } else { access }
+    }
+
     /// Until when the record of one token that expires at `exp` must be kept.
     pub const fn retain_token(&self, exp: u64) -> u64 {
         exp.saturating_add(self.leeway_secs()).saturating_add(self.skew_secs())
     }
 
-    /// Until when the record of a scope must be kept whose youngest token was issued at `last_iat`.
+    /// Until when the record of a scope must be kept whose youngest token was issued at `last_iat`, refresh tokens
+    /// included.
     pub const fn retain_scope(&self, last_iat: u64) -> u64 {
         // The token may carry an `iat` that the issuer's clock put up to one skew ahead.
-        self.retain_token(last_iat.saturating_add(self.max_lifetime_secs()).saturating_add(self.skew_secs()))
+        self.retain_token(last_iat.saturating_add(self.max_refresh_lifetime_secs()).saturating_add(self.skew_secs()))
+    }
+
+    /// Until when the record of one token must be kept that was issued at `iat` and does not say when it expires.
+    pub const fn retain_token_issued(&self, iat: u64) -> u64 {
+        self.retain_token(iat.saturating_add(self.max_lifetime_secs()).saturating_add(self.skew_secs()))
     }
 }
 

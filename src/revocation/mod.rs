@@ -85,6 +85,7 @@ pub struct Revocation {
     reason: Option<String>,
     revoked_by: Option<String>,
     ban: bool,
+    implied: bool,
 }
 
 /// Whose token a self-service revocation is about; its entries count against these two.
@@ -109,6 +110,7 @@ impl Revocation {
             reason: None,
             revoked_by: None,
             ban: false,
+            implied: false,
         }
     }
 
@@ -200,6 +202,38 @@ impl Revocation {
         self
     }
 
+    /// Counts the entry against the quotas of this owner.
+    #[cfg(feature = "endpoint")]
+    pub(crate) fn owner_is(mut self, owner: Owner) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
+    /// Says when the token was issued (`iat`, Unix seconds), as far as that is known.
+    #[cfg(feature = "endpoint")]
+    pub(crate) const fn token_issued(mut self, iat: Option<u64>) -> Self {
+        self.token_iat = iat;
+        self
+    }
+
+    /// Says that it only follows from another decision: what is covered already is not stored again.
+    #[cfg(feature = "endpoint")]
+    pub(crate) const fn implied(mut self) -> Self {
+        self.implied = true;
+        self
+    }
+
+    #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle records"))]
+    pub(crate) const fn is_implied(&self) -> bool {
+        self.implied
+    }
+
+    /// When its token expires (Unix seconds), where that was said.
+    #[cfg(feature = "endpoint")]
+    pub(crate) const fn token_exp(&self) -> Option<u64> {
+        self.token_exp
+    }
+
     /// What it is about.
     pub const fn scope(&self) -> &Scope {
         &self.scope
@@ -222,18 +256,12 @@ impl Revocation {
     /// later one would lock the scope out for good, and no token that is accepted was issued after it.
     pub fn into_record(self, hasher: &ScopeHasher, lifetimes: &Lifetimes, now: u64) -> Record {
         let kind = self.scope.kind();
-        let latest = now.saturating_add(lifetimes.skew_secs().max(lifetimes.leeway_secs()));
-        let cutoff = match self.cutoff {
-            _ if self.ban => Cutoff::FOREVER,
-            Some(Cutoff::FOREVER) => Cutoff::FOREVER,
-            Some(asked) => asked.min(Cutoff::at(latest)),
-            None if kind.dies_for_ever() => Cutoff::FOREVER,
-            None => Cutoff::at(self.token_iat.unwrap_or(now).clamp(now, latest)),
-        };
+        let cutoff = self.cutoff_at(lifetimes, now);
         let retain_until = match self.token_exp {
             _ if self.ban => u64::MAX,
             // A token's record may leave with the token; every other scope can match a token issued a moment ago.
             Some(exp) if kind.is_one_token() => lifetimes.retain_token(exp),
+            None if kind.is_one_token() => lifetimes.retain_token_issued(now),
             exp => {
                 let scope = lifetimes.retain_scope(cutoff.secs().filter(|at| *at > now).unwrap_or(now));
                 exp.map_or(scope, |exp| scope.max(lifetimes.retain_token(exp)))
@@ -246,5 +274,17 @@ impl Revocation {
             retain_until,
             &Detail { scope: Some(self.scope), reason: self.reason, revoked_by: self.revoked_by, revoked_at: now },
         )
+    }
+
+    /// The cutoff that it has when it is recorded at `now` (Unix seconds).
+    pub(crate) fn cutoff_at(&self, lifetimes: &Lifetimes, now: u64) -> Cutoff {
+        let latest = now.saturating_add(lifetimes.skew_secs().max(lifetimes.leeway_secs()));
+        match self.cutoff {
+            _ if self.ban => Cutoff::FOREVER,
+            Some(Cutoff::FOREVER) => Cutoff::FOREVER,
+            Some(asked) => asked.min(Cutoff::at(latest)),
+            None if self.scope.kind().dies_for_ever() => Cutoff::FOREVER,
+            None => Cutoff::at(self.token_iat.unwrap_or(now).clamp(now, latest)),
+        }
     }
 }

@@ -4,9 +4,9 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use super::publisher::Publisher;
 #[cfg(feature = "endpoint")]
-use super::{Prepared, Revocations, RevokeError};
+use super::{Revocations, RevokeError};
 #[cfg(feature = "endpoint")]
-use crate::revocation::Revocation;
+use crate::revocation::{Record, Revocation};
 use crate::{
     backend::{Backend, BackendError, BackendErrorKind, Intent},
     denylist::Denylist,
@@ -27,43 +27,58 @@ const TURN: Duration = Duration::from_secs(2);
 pub(crate) struct Intended {
     /// `None`: there is nothing to record, and nothing was announced.
     id: Option<u64>,
-    changes: Vec<Change>,
+    records: Vec<Record>,
 }
 
 #[cfg(feature = "endpoint")]
 impl Revocations {
     /// Announces durably what is about to be recorded. If this node goes down before it is recorded or dropped, another
     /// one records it.
-    pub(crate) async fn intend(&self, revocations: &[Revocation]) -> Result<Intended, RevokeError> {
+    pub(crate) async fn intend(
+        &self,
+        revocations: impl IntoIterator<Item = Revocation>,
+    ) -> Result<Intended, RevokeError> {
         if !self.inner.publisher.runs() {
             return Err(RevokeError::Stopped);
         }
-        let mut changes = Vec::new();
-        for revocation in revocations {
-            match self.prepare(revocation)? {
-                Prepared::Expired => {}
-                Prepared::Covered(record) if self.is_covered(&record).await? => {}
-                Prepared::Covered(record) | Prepared::Store { record, .. } => changes.push(Change::Revoke(record)),
-            }
+        let records = self.prepare_all(revocations).await?;
+        if records.is_empty() {
+            return Ok(Intended { id: None, records });
         }
-        if changes.is_empty() {
-            return Ok(Intended { id: None, changes });
-        }
+        let changes: Vec<_> = records.iter().cloned().map(Change::Revoke).collect();
         let intent = Intent::new(self.inner.denylist.now().unix(), &changes);
         let announced = self.inner.backend.intend(&intent);
         within(self.inner.publish_timeout, announced).await.map_err(RevokeError::Backend)?;
-        Ok(Intended { id: Some(intent.id), changes })
+        Ok(Intended { id: Some(intent.id), records })
     }
 
-    /// Records what was announced: durable, and enforced here. Whether there was anything to record.
+    /// Records what was announced, and in the same write what has come up `besides`: durable, and enforced here. Whether
+    /// there was anything to record.
     ///
-    /// Where that fails, it is recorded later.
-    pub(crate) async fn record_intended(&self, intended: Intended) -> Result<bool, RevokeError> {
-        let Intended { id: Some(id), changes } = intended else { return Ok(false) };
-        let denylist = &self.inner.denylist;
-        let _room = denylist.reserve(changes.len()).ok_or(RevokeError::Full { budget: denylist.budget() })?;
-        self.inner.publisher.publish(changes).await?;
-        self.settle(id).await;
+    /// Where that fails, what was announced is recorded later.
+    pub(crate) async fn record_intended(
+        &self,
+        intended: Intended,
+        besides: impl IntoIterator<Item = Revocation>,
+    ) -> Result<bool, RevokeError> {
+        let Intended { id, mut records } = intended;
+        for record in self.prepare_all(besides).await? {
+            let says_it = |known: &Record| {
+                known.key() == record.key()
+                    && known.cutoff() >= record.cutoff()
+                    && known.retain_until() >= record.retain_until()
+            };
+            if !records.iter().any(says_it) {
+                records.push(record);
+            }
+        }
+        if records.is_empty() {
+            return Ok(false);
+        }
+        self.publish(records).await?;
+        if let Some(id) = id {
+            self.settle(id).await;
+        }
         Ok(true)
     }
 

@@ -5,6 +5,7 @@ mod publisher;
 mod replica;
 
 use std::{
+    collections::HashMap,
     error::Error,
     fmt,
     sync::{Arc, Mutex, PoisonError},
@@ -18,7 +19,7 @@ pub(crate) use self::intended::Intended;
 use self::publisher::Publisher;
 use crate::{
     backend::{Backend, BackendError, BackendErrorKind, Durability, FleetSettings, Position},
-    denylist::{Admission, Denylist, DenylistConfig, Staleness, Verdict},
+    denylist::{Admission, Batch, Denylist, DenylistConfig, Staleness, Verdict},
     revocation::{Change, Cutoff, Detail, Lift, Record, Revocation, RevocationId, Scope, ScopeState},
     token::{Identity, VerifiedClaims},
 };
@@ -327,14 +328,19 @@ impl Revocations {
     ///
     /// Runs to its end even where the caller stops waiting.
     ///
+    /// Where a `Recorder` listens to a token endpoint, refreshes of what is covered are refused as well; opaque access
+    /// tokens of a user, session or client end with `Recorder::end`.
+    ///
     /// # Errors
     ///
     /// Where the backend does not acknowledge, or the budget is used up.
     pub async fn revoke(&self, revocation: Revocation) -> Result<Revoked, RevokeError> {
-        let (record, widened) = match self.prepare(&revocation)? {
+        let (record, widened) = match self.prepare(&revocation, &Batch::default())? {
             Prepared::Expired => return Ok(Revoked::Expired),
-            Prepared::Covered(record) if self.is_covered(&record).await? => return Ok(Revoked::Covered),
-            Prepared::Covered(record) => (record, None),
+            Prepared::Covered(record) => match self.not_covered(vec![record]).await?.pop() {
+                None => return Ok(Revoked::Covered),
+                Some(record) => (record, None),
+            },
             Prepared::Store { record, widened } => (record, widened),
         };
         let id = record.id();
@@ -354,14 +360,7 @@ impl Revocations {
         &self,
         revocations: impl IntoIterator<Item = Revocation>,
     ) -> Result<Vec<RevocationId>, RevokeError> {
-        let mut records = Vec::new();
-        for revocation in revocations {
-            match self.prepare(&revocation)? {
-                Prepared::Expired => {}
-                Prepared::Covered(record) if self.is_covered(&record).await? => {}
-                Prepared::Covered(record) | Prepared::Store { record, .. } => records.push(record),
-            }
-        }
+        let records = self.prepare_all(revocations).await?;
         let ids = records.iter().map(Record::id).collect();
         if !records.is_empty() {
             self.publish(records).await?;
@@ -369,19 +368,49 @@ impl Revocations {
         Ok(ids)
     }
 
+    /// The records of many decisions that are one batch: none for those that are covered or expired.
+    async fn prepare_all(&self, revocations: impl IntoIterator<Item = Revocation>) -> Result<Vec<Record>, RevokeError> {
+        let denylist = &self.inner.denylist;
+        let (mut batch, mut records, mut covered) = (Batch::default(), Vec::new(), Vec::new());
+        let mut wider = HashMap::new();
+        for revocation in revocations {
+            match self.prepare(&revocation, &batch)? {
+                Prepared::Expired => {}
+                Prepared::Covered(record) => covered.push(record),
+                // Many over one quota come to the same cutoff.
+                Prepared::Store { record, widened: Some(_) }
+                    if wider.get(&record.key()).is_some_and(|cutoff| *cutoff >= record.cutoff()) => {}
+                Prepared::Store { record, widened } => {
+                    if widened.is_some() {
+                        wider.insert(record.key(), record.cutoff());
+                    }
+                    denylist.add(&record, &mut batch);
+                    records.push(record);
+                }
+            }
+        }
+        records.extend(self.not_covered(covered).await?);
+        Ok(records)
+    }
+
     async fn publish(&self, records: Vec<Record>) -> Result<Position, RevokeError> {
         let denylist = &self.inner.denylist;
+        let self_service = records.iter().all(|record| !record.owners().is_empty());
         // Held until they are applied, so that many at once do not overrun the budget together.
-        let _room = denylist.reserve(records.len()).ok_or(RevokeError::Full { budget: denylist.budget() })?;
+        let room = denylist.reserve(records.len(), self_service);
+        let _room = room.ok_or(RevokeError::Full { budget: denylist.budget() })?;
         self.inner.publisher.publish(records.into_iter().map(Change::Revoke).collect()).await
     }
 
-    /// The record of a decision, and what would become of it.
-    fn prepare(&self, revocation: &Revocation) -> Result<Prepared, RevokeError> {
+    /// The record of a decision, and what would become of it, together with the rest of its batch.
+    fn prepare(&self, revocation: &Revocation, batch: &Batch) -> Result<Prepared, RevokeError> {
         let denylist = &self.inner.denylist;
         let full = || RevokeError::Full { budget: denylist.budget() };
         let record = self.record(revocation);
-        match denylist.admit(&record, true) {
+        if revocation.is_implied() && denylist.covers(&record) {
+            return Ok(Prepared::Covered(record));
+        }
+        match denylist.admit(&record, true, batch) {
             Admission::Room => {
                 return Ok(Prepared::Store { record: self.reach_ahead(revocation, record), widened: None });
             }
@@ -397,7 +426,7 @@ impl Revocations {
         let scope = Scope::subject_client(&owner.iss, sub, client_id);
         let wider = revocation.widened(scope.clone());
         let record = self.record(&wider);
-        match denylist.admit(&record, false) {
+        match denylist.admit(&record, false, batch) {
             Admission::Room | Admission::OverQuota => {
                 Ok(Prepared::Store { record: self.reach_ahead(&wider, record), widened: Some(scope) })
             }
@@ -414,7 +443,7 @@ impl Revocations {
         if record.cutoff() == Cutoff::FOREVER || !denylist.is_crowded(record.key()) {
             return record;
         }
-        let ahead = denylist.now().unix().saturating_add(denylist.lifetimes().skew_secs());
+        let ahead = denylist.exact_now().unix().saturating_add(denylist.lifetimes().skew_secs());
         self.record(&revocation.clone().cutoff(Cutoff::at(ahead).max(record.cutoff())))
     }
 
@@ -426,21 +455,29 @@ impl Revocations {
             let client = owner.client_id.as_ref().map(|client_id| Scope::client(&owner.iss, client_id));
             sub.into_iter().chain(client).map(|scope| hasher.key(&scope)).collect()
         });
-        let now = denylist.now().unix();
+        let now = denylist.exact_now().unix();
         revocation.clone().into_record(hasher, denylist.lifetimes(), now).owned_by(owners)
     }
 
-    /// Whether the backend, too, holds what covers `record`: this node may not have heard yet that it was lifted.
-    async fn is_covered(&self, record: &Record) -> Result<bool, RevokeError> {
-        let keys = [record.key()];
+    /// Those of the records that the backend does not hold as covered: this node may not have heard yet that what
+    /// covers them here was lifted.
+    async fn not_covered(&self, mut records: Vec<Record>) -> Result<Vec<Record>, RevokeError> {
+        if records.is_empty() {
+            return Ok(records);
+        }
+        let keys: Vec<_> = records.iter().map(Record::key).collect();
         let found = tokio::time::timeout(self.inner.publish_timeout, self.inner.backend.lookup(&keys)).await;
         let found = found.map_err(|_| {
-            let what = format!("looking a revocation up: no answer within {:?}", self.inner.publish_timeout);
+            let what =
+                format!("looking {} revocations up: no answer within {:?}", keys.len(), self.inner.publish_timeout);
             RevokeError::Backend(BackendError::new(BackendErrorKind::Unavailable, what))
         })?;
-        let mut state = ScopeState::default();
-        found.map_err(RevokeError::Backend)?.iter().for_each(|change| state.apply(change));
-        Ok(state.covers(record))
+        let mut states: HashMap<_, ScopeState> = HashMap::new();
+        for change in found.map_err(RevokeError::Backend)? {
+            states.entry(change.key()).or_default().apply(&change);
+        }
+        records.retain(|record| !states.get(&record.key()).is_some_and(|state| state.covers(record)));
+        Ok(records)
     }
 
     /// Logs the current user out: ends the session of this token, or the token where it names no session.
@@ -484,7 +521,7 @@ impl Revocations {
     /// Where the backend does not acknowledge.
     pub async fn enable(&self, scope: &Scope, by: &str) -> Result<(), RevokeError> {
         let denylist = &self.inner.denylist;
-        let now = denylist.now().unix();
+        let now = denylist.exact_now().unix();
         let ids = denylist.revocations(denylist.hasher().key(scope));
         let cutoff = Revocation::new(scope.clone()).cutoff(crate::revocation::Cutoff::at(now)).revoked_by(by);
         let cutoff = cutoff.into_record(denylist.hasher(), denylist.lifetimes(), now);
@@ -498,7 +535,7 @@ impl Revocations {
         const MOST: usize = 1000;
         let denylist = &self.inner.denylist;
         let key = denylist.hasher().key(scope);
-        let now = denylist.now().unix();
+        let now = denylist.exact_now().unix();
         // The tombstone outlasts what it lifts. What has not arrived here yet may be a ban, which is kept for ever.
         let held = denylist.revocations(key);
         let until = match denylist.retained(key) {

@@ -33,7 +33,7 @@ impl fmt::Debug for OpaqueDigest {
 /// The keys that turn opaque tokens into digests.
 ///
 /// New entries are made with the first key; tokens are looked up under all of them, so that a key can be
-/// rotated: keep the previous one for as long as tokens live (`max_lifetime`).
+/// rotated: keep the previous one for as long as tokens live (`max_lifetime`; with a recorder, `max_refresh_lifetime`).
 #[derive(Clone)]
 pub struct OpaqueKeys {
     keys: Vec<(Box<str>, Zeroizing<Vec<u8>>)>,

@@ -147,6 +147,7 @@ pub fn clients() -> Clients {
         secret("other", SecretMethod::Basic),
         secret("admin", SecretMethod::Basic).scopes(both),
         // Form-encoded, no byte of it stays as it is.
+        secret("either", SecretMethod::Either),
         RegisteredClient::confidential("an id:1", "p+q %", SecretMethod::Basic).scopes(both),
         secret("post", SecretMethod::Post).scopes(both),
         RegisteredClient::private_key_jwt("jwt", CLIENT_KEY.keys(), [Algorithm::EdDSA]).unwrap().scopes(both),
@@ -359,7 +360,10 @@ impl Plan {
         // Nothing is opaque to TokenAuthority, where every token is a JWT.
         let token = match token_authority {
             true => token,
-            false => token.opaque(opaque_keys(), Duration::from_secs(3600)).bearer_scope(TOKEN_SCOPE),
+            false => token
+                .opaque(opaque_keys(), Duration::from_secs(3600))
+                .bearer_scope(TOKEN_SCOPE)
+                .jtis(recorder.clone(), [ISSUER]),
         };
         let mut endpoints = Endpoints::new(revocations.clone()).profile(self.profile).token((self.token)(token));
         if !token_authority {

@@ -52,13 +52,15 @@ pub enum Effect<'a> {
     Dead(&'a Login),
     /// Both are as good as ever.
     Alive(&'a Login),
+    /// The access token is as good as ever.
+    Valid(&'a Login),
     /// Not a thing is recorded.
     Nothing,
     /// Nobody is looked up.
     Unasked,
 }
 
-use Effect::{Alive, Dead, Nothing, Unasked};
+use Effect::{Alive, Dead, Nothing, Unasked, Valid};
 
 #[must_use = "`end` tells what failed"]
 #[derive(Default)]
@@ -82,6 +84,10 @@ impl Table {
             failed.extend(match effect {
                 Dead(login) => dead(site, login).await,
                 Alive(login) => alive(site, login).await,
+                Valid(login) => {
+                    let status = site.api(&login.access).await.status;
+                    (status != 200).then(|| format!("the access token: {status}"))
+                }
                 Nothing => (records != site.records()).then(|| "something was recorded".to_owned()),
                 Unasked => (!silent).then(|| "somebody was looked up".to_owned()),
             });
