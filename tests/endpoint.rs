@@ -780,6 +780,10 @@ impl Backend for Flaky {
         self.memory.heartbeat(node)
     }
 
+    fn retire<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.memory.retire(node)
+    }
+
     fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
         self.memory.claim_once(claim)
     }

@@ -78,6 +78,10 @@ impl Backend for Counting {
         self.inner.heartbeat(node)
     }
 
+    fn retire<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.inner.retire(node)
+    }
+
     fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
         self.writes.fetch_add(1, Ordering::SeqCst);
         self.inner.claim_once(claim)

@@ -109,6 +109,10 @@ impl Backend for Faulty {
         self.inner.heartbeat(node)
     }
 
+    fn retire<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.inner.retire(node)
+    }
+
     fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
         self.inner.claim_once(claim)
     }

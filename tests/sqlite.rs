@@ -99,7 +99,7 @@ async fn refuses_the_file_of_a_newer_version() {
     let (_directory, path) = place();
     drop(Sqlite::open(&path).await.unwrap());
     raw(&path, "PRAGMA user_version = 99").await;
-    refused(&path, BackendErrorKind::Settings, "its schema is 99, this program knows up to 3").await;
+    refused(&path, BackendErrorKind::Settings, "its schema is 99, this program knows up to 4").await;
 }
 
 /// Nobody knows what a message of that version came in: it may not come again.
@@ -120,13 +120,13 @@ async fn what_an_earlier_version_claimed_stays_claimed() {
 async fn brings_the_file_of_an_earlier_version_up_to_date() {
     let (_directory, path) = place();
     raw(&path, include_str!("../src/backend/sqlite/1.sql")).await;
-    raw(&path, "INSERT INTO nodes VALUES ('kept', 'node', '{}', 0)").await;
+    raw(&path, "INSERT INTO changes VALUES (1, 'kept', x'00', 9, x'00')").await;
     let message = OneTime::new("test", ISSUER, "message", [1; 32], u64::MAX);
     for expected in [Claim::First, Claim::Again] {
         let store = Sqlite::open(&path).await.unwrap();
         assert_eq!(store.claim_once(&message).await.unwrap(), expected);
     }
-    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM nodes WHERE namespace = 'kept'")
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM changes WHERE namespace = 'kept'")
         .fetch_one(&mut raw_connection(&path).await)
         .await
         .unwrap();

@@ -2,7 +2,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::{
@@ -38,7 +38,7 @@ struct State {
     settings: Option<FleetSettings>,
     /// Changes and their offsets, in order.
     log: Vec<(u128, Change)>,
-    nodes: HashMap<String, (NodeStatus, Instant)>,
+    nodes: HashMap<String, NodeStatus>,
     /// By the digests of their ids.
     claims: HashMap<[u8; 32], Claimed>,
     intents: HashMap<u64, Intent>,
@@ -152,9 +152,13 @@ impl Backend for Memory {
 
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>> {
         let mut state = self.state();
-        state.nodes.insert(node.node.clone(), (node.clone(), Instant::now()));
-        state.nodes.retain(|_, (node, at)| at.elapsed() < node.lease);
-        future::ready(Ok(state.nodes.values().map(|(node, _)| node.clone()).collect())).boxed()
+        state.nodes.insert(node.node.clone(), node.clone());
+        future::ready(Ok(state.nodes.values().cloned().collect())).boxed()
+    }
+
+    fn retire<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.state().nodes.retain(|_, announced| announced != node);
+        future::ready(Ok(())).boxed()
     }
 
     fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {

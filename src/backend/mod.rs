@@ -52,8 +52,14 @@ pub trait Backend: Send + Sync + 'static {
     /// The live changes of these keys, exactly.
     fn lookup<'a>(&'a self, keys: &'a [ScopeKey]) -> BoxFuture<'a, Result<Vec<Change>, BackendError>>;
 
-    /// Announces what this node has applied, and returns what the nodes with a live lease have.
+    /// Announces what this node has applied, in place of what it announced before, and returns what every node has
+    /// announced, itself included. The store judges no lease: it has other clocks.
+    ///
+    /// An announcement must be visible to every later call on every node, but need not survive a crash of the store.
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>>;
+
+    /// Takes a node off the list, unless it has announced something else than this since.
+    fn retire<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<(), BackendError>>;
 
     /// Claims a message that counts once, for the whole fleet: of all claims under one id, however they race, one is
     /// [`Claim::First`]. Others are [`Claim::Again`] where they come with the same [`OneTime::message`] and it is not
@@ -107,6 +113,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>> {
         (**self).heartbeat(node)
+    }
+
+    fn retire<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<(), BackendError>> {
+        (**self).retire(node)
     }
 
     fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
@@ -207,18 +217,22 @@ impl fmt::Display for Position {
 pub struct NodeStatus {
     /// Its name, unique in the fleet.
     pub node: String,
+    /// Which run of the node: random for each start.
+    pub session: u64,
+    /// Counts its announcements: whoever sees it grow knows that the node lives.
+    pub beat: u64,
     /// What it has applied; `None` while it loads.
     pub applied: Option<Position>,
     /// Whether it refuses once stale. One that goes on serving never counts as enforcing.
     pub enforces: bool,
-    /// How long the announcement holds.
+    /// After how long without a renewal it refuses.
     pub lease: Duration,
 }
 
 impl NodeStatus {
-    /// A node that has applied nothing yet.
+    /// A node that has just started, and applied nothing yet.
     pub fn new(node: impl Into<String>, enforces: bool, lease: Duration) -> Self {
-        Self { node: node.into(), applied: None, enforces, lease }
+        Self { node: node.into(), session: crate::random::u64(), beat: 0, applied: None, enforces, lease }
     }
 }
 

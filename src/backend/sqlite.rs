@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     revocation::{Change, ScopeKey},
-    time::{Clock, SystemClock},
+    time::Clock,
 };
 
 /// A backend in one SQLite file, for the processes of one machine.
@@ -69,8 +69,12 @@ struct File {
 /// `PRAGMA application_id` of our files: "trev".
 const APPLICATION_ID: i64 = 0x7472_6576;
 /// What leads from each version of the schema to the next.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("sqlite/1.sql"), include_str!("sqlite/2.sql"), include_str!("sqlite/3.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("sqlite/1.sql"),
+    include_str!("sqlite/2.sql"),
+    include_str!("sqlite/3.sql"),
+    include_str!("sqlite/4.sql"),
+];
 
 /// How long to wait for the locks of other processes.
 const BUSY: Duration = Duration::from_secs(5);
@@ -281,31 +285,40 @@ impl Backend for Sqlite {
                 BackendError::new(BackendErrorKind::Corrupt, what).because(error)
             };
             let status = serde_json::to_string(node).map_err(unreadable)?;
-            let now = clamped(SystemClock.now().wall);
-            let lease = i64::try_from(node.lease.as_millis()).unwrap_or(i64::MAX);
             let mut transaction = self.file.others.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-            sqlx::query("INSERT OR REPLACE INTO nodes (namespace, node, status, expires) VALUES (?, ?, ?, ?)")
+            sqlx::query("INSERT OR REPLACE INTO nodes (namespace, node, status) VALUES (?, ?, ?)")
                 .bind(&*self.namespace)
                 .bind(&*node.node)
                 .bind(status)
-                .bind(now.saturating_add(lease))
                 .execute(&mut *transaction)
                 .await
                 .map_err(failed)?;
-            sqlx::query("DELETE FROM nodes WHERE namespace = ? AND expires <= ?")
-                .bind(&*self.namespace)
-                .bind(now)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed)?;
-            let live: Vec<String> = sqlx::query_scalar("SELECT status FROM nodes WHERE namespace = ? ORDER BY node")
+            let all: Vec<String> = sqlx::query_scalar("SELECT status FROM nodes WHERE namespace = ? ORDER BY node")
                 .bind(&*self.namespace)
                 .fetch_all(&mut *transaction)
                 .await
                 .map_err(failed)?;
             transaction.commit().await.map_err(failed)?;
             self.file.still_there()?;
-            live.iter().map(|status| serde_json::from_str(status).map_err(unreadable)).collect()
+            all.iter().map(|status| serde_json::from_str(status).map_err(unreadable)).collect()
+        }
+        .boxed()
+    }
+
+    fn retire<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<(), BackendError>> {
+        async move {
+            let unreadable = |error| {
+                let what = format!("taking a node off the list in the SQLite file {}", self.file.path.display());
+                BackendError::new(BackendErrorKind::Corrupt, what).because(error)
+            };
+            sqlx::query("DELETE FROM nodes WHERE namespace = ? AND node = ? AND status = ?")
+                .bind(&*self.namespace)
+                .bind(&*node.node)
+                .bind(serde_json::to_string(node).map_err(unreadable)?)
+                .execute(&self.file.others)
+                .await
+                .map_err(|error| self.file.failed("taking a node off the list in", error))?;
+            self.file.still_there()
         }
         .boxed()
     }

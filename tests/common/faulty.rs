@@ -75,6 +75,10 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.heartbeat(node)
     }
 
+    fn retire<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.inner.retire(node)
+    }
+
     fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
         self.inner.claim_once(claim)
     }

@@ -4,12 +4,15 @@
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::needless_pass_by_value,
     missing_docs
 )]
 
+pub mod faults;
 pub mod faulty;
 pub mod log;
+pub mod server;
 
 use std::{
     future::Future,
