@@ -12,7 +12,7 @@ use http::{Extensions, HeaderMap, Method, Uri, header, request::Parts};
 
 use crate::{
     denylist::Denylist,
-    policy::{NoToken, Policy},
+    policy::{NoToken, Policy, StaleRequests},
     reject::Rejection,
     token::{Asked, Found, Head, Identity, IdentitySource, MissingClaims, Verified},
 };
@@ -49,6 +49,7 @@ struct Counts {
     refused: AtomicU64,
     shadowed: AtomicU64,
     missing: MissingClaims,
+    served_stale: AtomicU64,
 }
 
 /// A request that may pass.
@@ -74,6 +75,9 @@ impl fmt::Debug for Passed {
 impl<I: IdentitySource> Guard<I> {
     /// Judges requests by this list, this source of identities and this policy.
     pub fn new(denylist: Arc<Denylist>, source: I, policy: Policy) -> Self {
+        if policy.stale == StaleRequests::Serve || policy.shadow {
+            denylist.serves_somewhere();
+        }
         Self { denylist, source, policy, counts: Counts::default() }
     }
 
@@ -99,7 +103,8 @@ impl<I: IdentitySource> Guard<I> {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<Passed, Rejection> {
-        let asked = Asked { denylist: &self.denylist, policy: &self.policy, missing: &self.counts.missing };
+        let Counts { missing, served_stale, .. } = &self.counts;
+        let asked = Asked { denylist: &self.denylist, policy: &self.policy, missing, served_stale };
         match self.source.judge(Head { uri, headers, extensions }, asked) {
             Ok(Found::Clear(verified)) => Ok(Passed { verified }),
             Ok(Found::Nothing) if self.policy.no_token == NoToken::Pass || is_preflight(method, headers) => {
@@ -140,6 +145,11 @@ impl<I: IdentitySource> Guard<I> {
     /// How many requests shadow mode would have refused since the start.
     pub fn would_refuse(&self) -> u64 {
         self.counts.shadowed.load(Ordering::Relaxed)
+    }
+
+    /// How many requests were served while the list was stale, since the start.
+    pub fn served_stale(&self) -> u64 {
+        self.counts.served_stale.load(Ordering::Relaxed)
     }
 
     /// How many tokens had no `jti`, no `sid` and no `iat` since the start. A token that is found in the cache of

@@ -37,6 +37,19 @@ pub enum MissingIat {
     Allow,
 }
 
+/// A request with a token while the list is stale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StaleRequests {
+    /// As the list's [`Staleness`](crate::denylist::Staleness) has it.
+    #[default]
+    AsConfigured,
+    /// It is served from what the node last knew, and counted. The node does not count as enforcing then, and
+    /// `Revocations::everywhere` names it.
+    Serve,
+    /// It is refused.
+    Refuse,
+}
+
 /// What the guard does about what a token or a request leaves open.
 ///
 /// ```
@@ -51,6 +64,7 @@ pub struct Policy {
     pub(crate) missing_jti: MissingClaim,
     pub(crate) missing_sid: MissingClaim,
     pub(crate) missing_iat: MissingIat,
+    pub(crate) stale: StaleRequests,
     pub(crate) shadow: bool,
     pub(crate) retry_after: Duration,
 }
@@ -62,6 +76,7 @@ impl Default for Policy {
             missing_jti: MissingClaim::default(),
             missing_sid: MissingClaim::default(),
             missing_iat: MissingIat::default(),
+            stale: StaleRequests::default(),
             shadow: false,
             retry_after: Duration::from_secs(1),
         }
@@ -90,6 +105,13 @@ impl Policy {
     /// Tokens without `iat`.
     pub const fn missing_iat(mut self, missing: MissingIat) -> Self {
         self.missing_iat = missing;
+        self
+    }
+
+    /// Requests while the list is stale, where some routes are to differ from others: give each class of routes a layer of
+    /// its own.
+    pub const fn stale(mut self, stale: StaleRequests) -> Self {
+        self.stale = stale;
         self
     }
 

@@ -85,6 +85,10 @@ impl Freshness {
         self.abandoned.store(true, Ordering::Release);
     }
 
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
+    }
+
     /// Why the node cannot be trusted to know everything, if so; a limit crossed counts whatever the policy.
     #[inline]
     pub(super) fn doubt(&self, now: Moment) -> Option<Why> {

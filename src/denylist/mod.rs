@@ -24,7 +24,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -120,6 +120,8 @@ pub struct Denylist {
     records: AtomicU64,
     /// Records that are being published.
     reserved: AtomicU64,
+    /// Whether a guard serves from a stale list, whatever the list's own policy is.
+    serves_somewhere: AtomicBool,
 }
 
 struct Writer {
@@ -204,6 +206,7 @@ impl Denylist {
             scopes: Default::default(),
             records: AtomicU64::new(0),
             reserved: AtomicU64::new(0),
+            serves_somewhere: AtomicBool::new(false),
         }
     }
 
@@ -230,13 +233,18 @@ impl Denylist {
         if let Some(reason) = self.revoked(keys, missing_iat) {
             return Verdict::Deny(reason);
         }
-        self.doubt(now).map_or(Verdict::Allow, Verdict::Unknown)
+        self.freshness.refuses(now).map_or(Verdict::Allow, Verdict::Unknown)
     }
 
-    /// What stands in the way of trusting "not revoked", if anything.
+    /// What stands in the way of trusting "not revoked", if anything, whatever the policy is.
     #[inline]
-    pub(crate) fn doubt(&self, now: Moment) -> Option<Why> {
-        self.freshness.refuses(now)
+    pub(crate) fn freshness(&self, now: Moment) -> Option<Why> {
+        self.freshness.doubt(now)
+    }
+
+    /// Whether nothing keeps the list in step any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.freshness.is_abandoned()
     }
 
     /// The revocation that covers a token. Whatever the clock says, what is held denies.
@@ -411,6 +419,17 @@ impl Denylist {
     /// What keeps the node from being ready: not loaded yet, or stale, whatever the policy for requests is.
     pub fn not_ready(&self) -> Option<Why> {
         self.freshness.doubt(self.now())
+    }
+
+    /// Whether this node refuses once it is stale, on every route.
+    #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle announces"))]
+    pub(crate) fn enforces(&self) -> bool {
+        !self.freshness.staleness().serves() && !self.serves_somewhere.load(Ordering::Relaxed)
+    }
+
+    /// Some routes are served from a stale list.
+    pub(crate) fn serves_somewhere(&self) {
+        self.serves_somewhere.store(true, Ordering::Relaxed);
     }
 
     /// The limit of staleness and what follows.

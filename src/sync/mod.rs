@@ -1,8 +1,12 @@
 //! Keeps a denylist in step with its backend, and records what is revoked.
 
+mod announce;
+mod everywhere;
+mod fleet;
 mod intended;
 mod publisher;
 mod replica;
+mod standing;
 
 use std::{
     collections::HashMap,
@@ -16,7 +20,11 @@ use tokio::{sync::watch, task::JoinSet};
 
 #[cfg(feature = "endpoint")]
 pub(crate) use self::intended::Intended;
-use self::publisher::Publisher;
+use self::{announce::Announcements, publisher::Publisher, standing::Standing};
+pub use self::{
+    everywhere::{Everywhere, Lag, Unconfirmed},
+    fleet::Node,
+};
 use crate::{
     backend::{Backend, BackendError, BackendErrorKind, Durability, FleetSettings, Position},
     denylist::{Admission, Batch, Denylist, DenylistConfig, Staleness, Verdict},
@@ -101,6 +109,7 @@ struct Inner {
     publisher: Publisher,
     publish_timeout: Duration,
     state: watch::Receiver<replica::State>,
+    announcements: Arc<Announcements>,
     node: String,
     durability: Durability,
     /// Aborted when the last handle goes.
@@ -297,14 +306,33 @@ impl Revocations {
         }
         let backend: Arc<dyn Backend> = Arc::new(backend);
         let mut tasks = JoinSet::new();
-        let state = replica::spawn(Arc::clone(&backend), Arc::clone(&denylist), node.clone(), &mut tasks);
+        let standing = Arc::new(Standing::new(Arc::clone(&denylist)));
+        let state = replica::spawn(Arc::clone(&backend), Arc::clone(&denylist), Arc::clone(&standing), &mut tasks);
+        let announcements = Announcements::spawn(
+            Arc::clone(&backend),
+            Arc::clone(&denylist),
+            standing,
+            node.clone(),
+            state.clone(),
+            &mut tasks,
+        );
         let publisher = Publisher::spawn(Arc::clone(&backend), Arc::clone(&denylist), publish_timeout, &mut tasks);
         let recover =
             intended::recover(Arc::clone(&backend), Arc::clone(&denylist), publisher.clone(), publish_timeout);
         tasks.spawn(recover);
         let tasks = Mutex::new(tasks);
         Ok(Self {
-            inner: Arc::new(Inner { denylist, backend, publisher, publish_timeout, state, node, durability, tasks }),
+            inner: Arc::new(Inner {
+                denylist,
+                backend,
+                publisher,
+                publish_timeout,
+                state,
+                announcements,
+                node,
+                durability,
+                tasks,
+            }),
         })
     }
 
@@ -568,6 +596,11 @@ impl Revocations {
     /// The backend.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.inner.backend
+    }
+
+    /// The nodes of the fleet that announced themselves lately, this one included, by name.
+    pub fn nodes(&self) -> Vec<Node> {
+        self.inner.announcements.fleet().nodes(self.inner.denylist.now())
     }
 
     /// How this node stands.

@@ -5,11 +5,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures_util::StreamExt;
 use tokio::{sync::watch, task::JoinSet};
 
+use super::standing::Standing;
 use crate::{
-    backend::{Backend, BackendError, BackendErrorKind, Event, NodeStatus, Position},
+    backend::{Backend, BackendError, BackendErrorKind, Event, Position},
     denylist::Denylist,
     revocation::Change,
-    time::Moment,
 };
 
 /// What the replica task says of itself.
@@ -28,33 +28,41 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const MAINTENANCE: Duration = Duration::from_secs(5);
 const PURGE: Duration = Duration::from_secs(60);
-const HEARTBEAT: Duration = Duration::from_secs(1);
-const LEASE: Duration = Duration::from_secs(5);
 /// A node whose clock is ahead must not delete what others still need.
 const PURGE_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn spawn(
     backend: Arc<dyn Backend>,
     denylist: Arc<Denylist>,
-    node: String,
+    standing: Arc<Standing>,
     tasks: &mut JoinSet<()>,
 ) -> watch::Receiver<State> {
     let (state, seen) = watch::channel(State::default());
-    let announced = seen.clone();
     tasks.spawn(maintain(Arc::clone(&denylist)));
     tasks.spawn(purge(Arc::clone(&backend), Arc::clone(&denylist)));
-    tasks.spawn(announce(Arc::clone(&backend), Arc::clone(&denylist), node, announced));
-    tasks.spawn(follow(backend, denylist, state));
+    tasks.spawn(follow(backend, denylist, standing, state));
     seen
 }
 
 /// Follows the feed, and again after each failure, with growing pauses.
-async fn follow(backend: Arc<dyn Backend>, denylist: Arc<Denylist>, state: watch::Sender<State>) {
+async fn follow(
+    backend: Arc<dyn Backend>,
+    denylist: Arc<Denylist>,
+    standing: Arc<Standing>,
+    state: watch::Sender<State>,
+) {
+    let mut memberships = standing.memberships();
     let mut pause = FIRST_PAUSE;
     loop {
+        // The node joins before it asks: only what is asked after that makes it fresh.
+        let Ok(membership) = memberships.wait_for(|count| *count > 0).await.map(|count| *count) else { return };
+        memberships.mark_unchanged();
         let from = state.borrow().applied.clone();
         let began = tokio::time::Instant::now();
-        let error = follow_once(&*backend, &denylist, &state, from).await;
+        let error = tokio::select! {
+            error = follow_once(&*backend, &denylist, &standing, &state, membership, from) => error,
+            _ = memberships.changed() => continue,
+        };
         #[cfg(feature = "tracing")]
         tracing::warn!(%error, "lost touch with the backend; trying again");
         state.send_modify(|state| state.last_error = Some(error.to_string()));
@@ -68,7 +76,9 @@ async fn follow(backend: Arc<dyn Backend>, denylist: Arc<Denylist>, state: watch
 async fn follow_once(
     backend: &dyn Backend,
     denylist: &Arc<Denylist>,
+    standing: &Standing,
     state: &watch::Sender<State>,
+    membership: u64,
     from: Option<Position>,
 ) -> BackendError {
     let clock = Arc::clone(denylist.clock());
@@ -111,14 +121,14 @@ async fn follow_once(
                         ),
                     );
                 }
-                caught_up(denylist, state, position, as_of);
+                standing.caught_up(membership, as_of);
+                caught_up(denylist, state, position);
             }
         }
     }
 }
 
-fn caught_up(denylist: &Denylist, state: &watch::Sender<State>, position: Position, as_of: Moment) {
-    denylist.in_step_at(as_of);
+fn caught_up(denylist: &Denylist, state: &watch::Sender<State>, position: Position) {
     // What the fleet has recorded is enforced whatever the budget says; but somebody must hear of it.
     let over_budget = denylist.records() > denylist.budget();
     state.send_if_modified(|state| {
@@ -186,22 +196,6 @@ async fn purge(backend: Arc<dyn Backend>, denylist: Arc<Denylist>) {
             #[cfg(feature = "tracing")]
             tracing::warn!(error = %_error, "expired revocations stay in the backend for now");
         }
-    }
-}
-
-/// Tells the other nodes what this one has applied.
-async fn announce(backend: Arc<dyn Backend>, denylist: Arc<Denylist>, node: String, mut state: watch::Receiver<State>) {
-    let enforces = !denylist.staleness_policy().serves();
-    loop {
-        let mut status = NodeStatus::new(node.clone(), enforces, LEASE);
-        status.applied = state.borrow_and_update().applied.clone();
-        if let Err(_error) = backend.heartbeat(&status).await {
-            #[cfg(feature = "tracing")]
-            tracing::debug!(error = %_error, "this node could not announce itself");
-        }
-        // At once where something was applied, else now and then.
-        let _ = tokio::time::timeout(HEARTBEAT, state.changed()).await;
-        tokio::time::sleep(jittered(FIRST_PAUSE)).await;
     }
 }
 

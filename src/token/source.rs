@@ -15,8 +15,8 @@ use super::{
     strict::CompactJws,
 };
 use crate::{
-    denylist::{Denylist, OutOfBounds, Verdict, bounds},
-    policy::{MissingClaim, MissingIat, Policy},
+    denylist::{Denylist, OutOfBounds, Why, bounds},
+    policy::{MissingClaim, MissingIat, Policy, StaleRequests},
     reject::Rejection,
     time::Moment,
 };
@@ -35,13 +35,15 @@ pub(crate) struct Asked<'a> {
     pub(crate) denylist: &'a Denylist,
     pub(crate) policy: &'a Policy,
     pub(crate) missing: &'a MissingClaims,
+    pub(crate) served_stale: &'a AtomicU64,
 }
 
 impl<'a> Asked<'a> {
     /// Reads the clock, once there is a token to judge.
     #[inline]
     pub(super) fn now(self) -> Context<'a> {
-        Context { denylist: self.denylist, policy: self.policy, missing: self.missing, now: self.denylist.now() }
+        let Self { denylist, policy, missing, served_stale } = self;
+        Context { denylist, policy, missing, served_stale, now: denylist.now() }
     }
 }
 
@@ -51,6 +53,7 @@ pub(crate) struct Context<'a> {
     pub(crate) denylist: &'a Denylist,
     pub(crate) policy: &'a Policy,
     missing: &'a MissingClaims,
+    served_stale: &'a AtomicU64,
     pub(crate) now: Moment,
 }
 
@@ -125,11 +128,34 @@ pub(super) fn check_claims(claims: &Claims<'_>, context: Context<'_>) -> Result<
 /// The verdict of the denylist as a result.
 #[inline]
 pub(super) fn check_revoked(keys: &ScopeKeys, context: Context<'_>) -> Result<(), Rejection> {
-    match context.denylist.check_keys(keys, context.policy.missing_iat, context.now) {
-        Verdict::Allow => Ok(()),
-        Verdict::Deny(reason) => Err(Rejection::Revoked(reason)),
-        Verdict::Unknown(why) => Err(Rejection::Unknown(why)),
+    if let Some(reason) = context.denylist.revoked(keys, context.policy.missing_iat) {
+        return Err(Rejection::Revoked(reason));
     }
+    check_fresh(context)
+}
+
+/// Whether "not revoked" can be trusted, or the policy is to do without.
+#[inline]
+pub(super) fn check_fresh(context: Context<'_>) -> Result<(), Rejection> {
+    match context.denylist.freshness(context.now) {
+        None => Ok(()),
+        Some(doubt) => serve_stale(doubt, context),
+    }
+}
+
+#[cold]
+fn serve_stale(doubt: Why, context: Context<'_>) -> Result<(), Rejection> {
+    let serves = match context.policy.stale {
+        StaleRequests::AsConfigured => context.denylist.staleness_policy().serves(),
+        StaleRequests::Serve => true,
+        StaleRequests::Refuse => false,
+    };
+    // Serving on was chosen for a backend that is away, not for a list that nobody keeps.
+    if doubt != Why::Stale || !serves || context.denylist.is_abandoned() {
+        return Err(Rejection::Unknown(doubt));
+    }
+    context.served_stale.fetch_add(1, Ordering::Relaxed);
+    Ok(())
 }
 
 /// The identity is in the request's extensions already, put there by a layer outside that verified the token.
@@ -289,8 +315,8 @@ impl<V: Verifier> sealed::Source for Verify<V> {
             }
             verified.set_clear(generation);
         }
-        if let Some(why) = context.denylist.doubt(context.now) {
-            return Ok(Found::Refused(Rejection::Unknown(why), verified));
+        if let Err(doubt) = check_fresh(context) {
+            return Ok(Found::Refused(doubt, verified));
         }
         Ok(Found::Clear(Some(verified)))
     }

@@ -28,6 +28,7 @@ pub struct Faults {
     pub finish: AtomicBool,
     pub intend: AtomicBool,
     pub settle: AtomicBool,
+    pub heartbeat: AtomicBool,
     /// How many calls failed.
     pub failed: AtomicUsize,
 }
@@ -72,7 +73,7 @@ impl<B: Backend> Backend for Faulty<B> {
     }
 
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>> {
-        self.inner.heartbeat(node)
+        unless(&self.faults, &self.faults.heartbeat, || self.inner.heartbeat(node))
     }
 
     fn retire<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<(), BackendError>> {

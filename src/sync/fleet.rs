@@ -1,0 +1,92 @@
+//! The other nodes, as far as this one knows, and when all of them refuse what was revoked.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::{Lag, Unconfirmed};
+use crate::{
+    backend::{NodeStatus, Position},
+    time::Moment,
+};
+
+/// A node of the fleet.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Node {
+    /// What it said last.
+    pub status: NodeStatus,
+    /// For how long nothing new was heard of it, as far as this node can tell: it may be longer.
+    pub silent_for: Duration,
+}
+
+/// How much longer than its lease a node is waited for: clocks may differ in rate by a sixty-fourth.
+fn with_drift(lease: Duration) -> Duration {
+    // The coarse clocks add their own grain.
+    lease + lease / 64 + Duration::from_millis(20)
+}
+
+/// After how many leases without a sign a node is taken off the list.
+const FORGOTTEN: u32 = 20;
+
+/// What the nodes have announced, and when this node first saw that.
+#[derive(Default)]
+pub(super) struct Fleet(Mutex<HashMap<String, Seen>>);
+
+struct Seen {
+    status: NodeStatus,
+    /// Milliseconds of this node's monotonic clock: a wall clock that jumps must not end a lease early.
+    since: u64,
+}
+
+impl Fleet {
+    /// Takes in what the store lists at `now` or later.
+    pub(super) fn heard(&self, list: &[NodeStatus], now: Moment) {
+        let mut nodes = self.lock();
+        nodes.retain(|name, _| list.iter().any(|status| status.node == *name));
+        for status in list {
+            let same = |seen: &Seen| (seen.status.session, seen.status.beat) == (status.session, status.beat);
+            if !nodes.get(&status.node).is_some_and(same) {
+                nodes.insert(status.node.clone(), Seen { status: status.clone(), since: now.monotonic });
+            }
+        }
+    }
+
+    /// The nodes, by name.
+    pub(super) fn nodes(&self, now: Moment) -> Vec<Node> {
+        let silent_for = |seen: &Seen| Duration::from_millis(now.monotonic.saturating_sub(seen.since));
+        let nodes = self.lock();
+        let mut nodes: Vec<_> =
+            nodes.values().map(|seen| Node { status: seen.status.clone(), silent_for: silent_for(seen) }).collect();
+        nodes.sort_by(|a, b| a.status.node.cmp(&b.status.node));
+        nodes
+    }
+
+    /// Those that have been gone for so long that nobody needs to hear of them.
+    pub(super) fn forgotten(&self, now: Moment) -> Vec<NodeStatus> {
+        let gone = |node: &Node| node.silent_for > with_drift(node.status.lease) * FORGOTTEN;
+        self.nodes(now).into_iter().filter(gone).map(|node| node.status).collect()
+    }
+
+    /// The nodes of which it is not known that they refuse what was stored at `position`, which was `ago`.
+    pub(super) fn unconfirmed(&self, position: &Position, ago: Duration, now: Moment) -> Vec<Unconfirmed> {
+        let lag = |node: &Node| {
+            let status = &node.status;
+            if !status.enforces {
+                return Some(Lag::ServesStale);
+            }
+            let applied = status.applied.as_ref().is_some_and(|applied| applied >= position);
+            // What it serves by is younger than its lease: by then it has heard, or refuses.
+            let over = with_drift(status.lease);
+            (!applied && node.silent_for <= over && ago <= over).then_some(Lag::Behind)
+        };
+        let nodes = self.nodes(now);
+        nodes.iter().filter_map(|node| Some(Unconfirmed { node: node.status.node.clone(), why: lag(node)? })).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Seen>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
