@@ -4,21 +4,27 @@
 mod common;
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
-use common::{ISSUER, eventually, faulty::Faulty};
+use axum::Router;
+use common::{Answer, ISSUER, eventually, faulty::Faulty};
 use http::{Request, header};
 use tower_revocation::{
-    Guard, Revocations,
+    Guard, RevocationLayer, Revocations,
     backend::{Backend, Memory, NodeStatus},
     denylist::{Staleness, Verdict, Why},
+    endpoint::{
+        Clients, EndpointName, Endpoints, FrontLayer, Incomplete, Mode, RegisteredClient, SecretMethod, TokenEndpoint,
+        Wait,
+    },
     policy::{Policy, StaleRequests},
     revocation::{Revocation, Scope},
     sync::{Lag, SyncConfig},
     time::ManualClock,
-    token::{Claims, FromExtension, Identity},
+    token::{Claims, FromExtension, Identity, Verifier as _, Verify},
 };
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -192,4 +198,95 @@ async fn staleness_by_class_of_routes() {
     assert!(lax.check_parts(&request("y")).is_ok());
     assert!(lax.check_parts(&request("x")).is_err(), "what is known to be revoked");
     assert_eq!((usual.served_stale(), lax.served_stale()), (0, 1));
+}
+
+/// A server with this waiting at its token endpoint; it also has a public client.
+async fn serve(revocations: &Revocations, mode: Mode, wait: Wait) -> SocketAddr {
+    let app = RegisteredClient::confidential("app", "secret", SecretMethod::Basic).issuers([ISSUER]);
+    let public = RegisteredClient::public("public").issuers([ISSUER]);
+    let clients = Clients::new().client(app).and_then(|clients| clients.client(public)).unwrap();
+    let check = RevocationLayer::new(revocations.denylist().clone(), Verify::new(common::verifier()));
+    let endpoints = Endpoints::new(revocations.clone())
+        .token(TokenEndpoint::new(common::verifier(), clients))
+        .wait(EndpointName::Token, wait);
+    let layer = FrontLayer::new(check, endpoints).unwrap().mode(EndpointName::Token, mode);
+    let router = Router::new().fallback(|| async { "from behind" }).layer(layer);
+    let (listener, address) = common::listen().await;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+async fn revoke(address: SocketAddr, client: &str) -> Answer {
+    let (header, id) = match client {
+        "app" => ("authorization: Basic YXBwOnNlY3JldA==\r\n", ""),
+        _ => ("", "&client_id=public"),
+    };
+    let token = common::token(serde_json::json!({"jti": format!("{client}-token"), "client_id": client}));
+    let body = format!("token={token}{id}");
+    let head = format!(
+        "POST /oauth/revoke HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{header}\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    common::raw(address, head + &body).await
+}
+
+#[tokio::test]
+async fn an_endpoint_that_waits_answers_success_once_it_holds_everywhere() {
+    let (store, clock) = (Memory::new(), Arc::new(ManualClock::at(common::unix())));
+    let a = node("a", store.clone(), &clock).await;
+    let b = node("b", store.clone(), &clock).await;
+    let wait = |otherwise| Wait::Everywhere { limit: Duration::from_secs(2), otherwise };
+    let address = serve(&a, Mode::Terminate, wait(Incomplete::Unavailable)).await;
+    assert_eq!(revoke(address, "app").await.status, 200);
+    let dead = common::verifier().verify(&common::token(serde_json::json!({"jti": "app-token"})), common::unix());
+    assert!(matches!(b.check(&dead.unwrap()), Verdict::Deny(_)), "at once, on the other node");
+}
+
+/// Says which nodes have not confirmed, to those who may know; the revocation stands.
+#[tokio::test]
+async fn an_endpoint_that_waits_says_who_has_not_confirmed() {
+    let (store, clock) = (Memory::new(), Arc::new(ManualClock::at(common::unix())));
+    let a = node("a", store.clone(), &clock).await;
+    store.heartbeat(&NodeStatus::new("silent", true, LEASE)).await.unwrap();
+    let wait = |otherwise| Wait::Everywhere { limit: Duration::from_millis(200), otherwise };
+
+    let strict = serve(&a, Mode::Terminate, wait(Incomplete::Unavailable)).await;
+    let answer = revoke(strict, "app").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{}", answer.body);
+    let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(body["error"], "temporarily_unavailable");
+    assert_eq!(body["unconfirmed"], serde_json::json!(["silent (behind)"]));
+    let answer = revoke(strict, "public").await;
+    assert_eq!(answer.status, 503);
+    assert!(!answer.body.contains("silent"), "{}", answer.body);
+
+    let lax = serve(&a, Mode::Terminate, wait(Incomplete::Accepted)).await;
+    let answer = revoke(lax, "app").await;
+    assert_eq!((answer.status, &*answer.body), (202, r#"{"unconfirmed":["silent (behind)"]}"#));
+    let token = common::token(serde_json::json!({"jti": "app-token"}));
+    let bearer = format!("authorization: Bearer {token}");
+    assert_eq!(common::get(lax, "/api", &[&bearer]).await.status, 401, "it stands");
+
+    for mode in [Mode::RecordThenForward, Mode::ForwardThenRecord] {
+        let forwarding = serve(&a, mode, wait(Incomplete::Accepted)).await;
+        let answer = revoke(forwarding, "app").await;
+        assert_eq!((answer.status, &*answer.body), (200, "from behind"));
+        let forwarding = serve(&a, mode, wait(Incomplete::Unavailable)).await;
+        assert_eq!(revoke(forwarding, "app").await.status, 503);
+    }
+}
+
+/// What has no effect is answered as late as what has.
+#[tokio::test]
+async fn an_endpoint_that_waits_does_so_for_unknown_tokens_too() {
+    let (store, clock) = (Memory::new(), Arc::new(ManualClock::at(common::unix())));
+    let a = node("a", store.clone(), &clock).await;
+    store.heartbeat(&NodeStatus::new("silent", true, LEASE)).await.unwrap();
+    let wait = Wait::Everywhere { limit: Duration::from_millis(200), otherwise: Incomplete::Unavailable };
+    let address = serve(&a, Mode::Terminate, wait).await;
+    let unknown = "POST /oauth/revoke HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+        authorization: Basic YXBwOnNlY3JldA==\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+        content-length: 9\r\n\r\ntoken=x.y";
+    assert_eq!(common::raw(address, unknown).await.status, 503);
 }

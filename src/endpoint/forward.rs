@@ -207,7 +207,11 @@ impl Front {
         if let Some((recorder, ending)) = &ending {
             recorder.end_late(ending).await.map_err(|_| not_recorded())?;
         }
-        Ok((answer, client, claimed))
+        match self.endpoints.confirm(target, &client).await {
+            Ok(()) => Ok((answer, client, claimed)),
+            Err(incomplete) if incomplete.is_success() => Ok((incomplete, client, claimed)),
+            Err(incomplete) => Err(incomplete),
+        }
     }
 
     /// What the recorder has to end with it.

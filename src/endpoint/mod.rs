@@ -62,6 +62,7 @@ mod subject;
 mod switch;
 mod token;
 mod users;
+mod wait;
 
 use std::{fmt, sync::Arc};
 
@@ -97,6 +98,7 @@ pub use self::{
     switch::{EndpointName, Switches},
     token::{TokenEndpoint, Unowned},
     users::SeveralUsers,
+    wait::{Incomplete, Wait},
 };
 use crate::{Revocations, revocation::Revocation, sync::Intended};
 
@@ -109,6 +111,7 @@ pub struct Endpoints {
     routes: Routes<EndpointName>,
     switches: Switches,
     listeners: Listeners,
+    waits: [Wait; EndpointName::ALL.len()],
     token: Option<Arc<TokenEndpoint>>,
     session: Option<Arc<SessionEndpoint>>,
     global: Option<Arc<GlobalEndpoint>>,
@@ -133,6 +136,7 @@ impl Endpoints {
             routes: Routes::default(),
             switches: Switches::default(),
             listeners: Listeners::default(),
+            waits: Default::default(),
             token: None,
             session: None,
             global: None,
@@ -175,6 +179,12 @@ impl Endpoints {
     /// can tell others. There can be several. A hook that has to wait should hand over to a task.
     pub fn after_revocation(mut self, hook: impl Fn(&[Revocation]) + Send + Sync + 'static) -> Self {
         self.listeners.add_hook(hook);
+        self
+    }
+
+    /// How far a revocation has to come before this endpoint answers with success. Default: [`Wait::Local`].
+    pub const fn wait(mut self, endpoint: EndpointName, wait: Wait) -> Self {
+        self.waits[endpoint as usize] = wait;
         self
     }
 
@@ -264,7 +274,12 @@ impl Endpoints {
         // To its end, also where nobody waits for the answer any more.
         let committed = tokio::spawn(async move {
             let client = plan.client.clone();
-            let answer = self.commit(target, plan, None, Vec::new()).await;
+            let mut answer = self.commit(target, plan, None, Vec::new()).await;
+            if answer.is_success()
+                && let Err(incomplete) = self.confirm(target, &client).await
+            {
+                answer = incomplete;
+            }
             self.finish(target, Some(&client), claimed, answer.status())
                 .await
                 .map_or_else(|refused| refused, |()| answer)
@@ -290,6 +305,21 @@ impl Endpoints {
                 let answer = self.refuse(target, client.as_ref(), refusal);
                 self.finish(target, client.as_ref(), claimed, answer.status()).await?;
                 Err(answer)
+            }
+        }
+    }
+
+    /// Waits until what was recorded holds where it must, as far as that was asked for; else the answer in place of
+    /// success.
+    async fn confirm(&self, target: Target, client: &Client) -> Result<(), Answer> {
+        let Wait::Everywhere { limit, otherwise } = self.waits[target.endpoint() as usize] else { return Ok(()) };
+        let everywhere = self.revocations.everywhere(limit).await;
+        match &everywhere {
+            Ok(everywhere) if everywhere.is_complete() => Ok(()),
+            _ => {
+                #[cfg(feature = "tracing")]
+                tracing::warn!(endpoint = %target.endpoint(), ?everywhere, "not every node has confirmed a revocation");
+                Err(otherwise.answer(everywhere.as_ref().ok(), client))
             }
         }
     }
