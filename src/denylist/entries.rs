@@ -99,6 +99,12 @@ impl Entries {
         Self(Cache::builder().expire_after(Deadline { clock, slack }).build_with_hasher(KeyHash))
     }
 
+    /// All entries. Complete only while nobody writes.
+    #[cfg(feature = "sync")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u128, Entry)> + '_ {
+        self.0.iter().map(|(key, entry)| (*key, entry))
+    }
+
     /// Lets moka free what was removed.
     pub(crate) fn tidy(&self) {
         self.0.run_pending_tasks();

@@ -42,6 +42,8 @@ use crate::{
     time::{Clock, Moment, SystemClock},
     token::{Identity, ScopeKeys, VerifiedClaims},
 };
+#[cfg(feature = "sync")]
+use crate::{revocation::Detail, sync::Snapshot};
 
 /// Settings of a [`Denylist`].
 #[derive(Clone, Debug)]
@@ -462,6 +464,24 @@ impl Denylist {
     /// How long tokens live and how far clocks differ.
     pub const fn lifetimes(&self) -> &Lifetimes {
         &self.lifetimes
+    }
+
+    /// Whether applying this would change nothing, or it no longer counts.
+    #[cfg(feature = "sync")]
+    pub(crate) fn holds(&self, change: &Change) -> bool {
+        change.retain_until() < self.now().unix()
+            || Entry::merged(self.visible.find(change.key().as_u128()).as_ref(), change).is_none()
+    }
+
+    /// What is held and `snapshot` does not have, without the readable part, which is not kept here. Holds writers up for
+    /// as long as it takes to look at every entry: call it off the async threads.
+    #[cfg(feature = "sync")]
+    pub(crate) fn held_beyond(&self, snapshot: &Snapshot) -> Vec<Change> {
+        let now = self.now().unix();
+        let detail = Detail { reason: Some("written_back".to_owned()), revoked_at: now, ..Detail::default() };
+        let _writer = self.lock();
+        let changes = |(key, entry): (u128, Entry)| entry.state().changes(ScopeKey::from_u128(key), now, &detail);
+        self.visible.map().iter().flat_map(changes).filter(|change| !snapshot.holds(change)).collect()
     }
 
     /// How many records may be held.

@@ -1,4 +1,6 @@
 use super::{Change, Cutoff, Record, RevocationId};
+#[cfg(feature = "sync")]
+use super::{Detail, Lift, ScopeKey};
 
 /// One live revocation of a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,6 +99,16 @@ impl ScopeState {
     /// The ids of the live revocations, which a lift names.
     pub fn ids(&self) -> impl Iterator<Item = RevocationId> + '_ {
         self.live.iter().map(|live| live.id)
+    }
+
+    /// The changes that lead to this state, each of one id, as far as they must be remembered at `now` (Unix seconds).
+    #[cfg(feature = "sync")]
+    pub(crate) fn changes(&self, key: ScopeKey, now: u64, detail: &Detail) -> Vec<Change> {
+        let live = self.live.iter().filter(|live| live.retain_until >= now);
+        let lifted = self.lifted.iter().filter(|(_, until)| *until >= now);
+        let revoke = |live: &Live| Change::Revoke(Record::new(key, live.id, live.cutoff, live.retain_until, detail));
+        let lift = |(id, until): &(RevocationId, u64)| Change::Lift(Lift::new(key, vec![*id], *until, detail));
+        live.map(revoke).chain(lifted.map(lift)).collect()
     }
 
     /// How many records it takes.

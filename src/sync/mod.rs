@@ -5,6 +5,7 @@ mod everywhere;
 mod fleet;
 mod intended;
 mod publisher;
+mod repair;
 mod replica;
 mod standing;
 
@@ -12,7 +13,7 @@ use std::{
     collections::HashMap,
     error::Error,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -20,7 +21,8 @@ use tokio::{sync::watch, task::JoinSet};
 
 #[cfg(feature = "endpoint")]
 pub(crate) use self::intended::Intended;
-use self::{announce::Announcements, publisher::Publisher, standing::Standing};
+pub(crate) use self::repair::Snapshot;
+use self::{announce::Announcements, publisher::Publisher, repair::Repairs, standing::Standing};
 pub use self::{
     everywhere::{Everywhere, Lag, Unconfirmed},
     fleet::Node,
@@ -57,6 +59,9 @@ pub struct SyncConfig {
     pub digest_key: Option<String>,
     /// How long to wait for the backend to acknowledge a write. Default: 5 s.
     pub publish_timeout: Duration,
+    /// How often to read everything that the backend holds and to compare, in case something was missed or lost. What
+    /// differs is mended, counted and logged. Default: 10 min.
+    pub compare_every: Duration,
     /// How long [`Revocations::start`] waits for the first snapshot. Default: 30 s.
     pub load_timeout: Duration,
 }
@@ -71,6 +76,7 @@ impl SyncConfig {
             node: format!("{host}-{:08x}", crate::random::u64() as u32),
             digest_key: None,
             publish_timeout: Duration::from_secs(5),
+            compare_every: Duration::from_secs(10 * 60),
             load_timeout: Duration::from_secs(30),
         }
     }
@@ -110,6 +116,7 @@ struct Inner {
     publish_timeout: Duration,
     state: watch::Receiver<replica::State>,
     announcements: Arc<Announcements>,
+    repairs: Arc<Repairs>,
     node: String,
     durability: Durability,
     /// Aborted when the last handle goes.
@@ -262,6 +269,12 @@ pub struct Status {
     pub budget: usize,
     /// More is held than the budget allows, since other nodes recorded it: an alarm. New revocations are refused.
     pub over_budget: bool,
+    /// How often this node was compared with the backend.
+    pub compared: u64,
+    /// How many revocations this node had missed, and a comparison with the backend has found.
+    pub repaired: u64,
+    /// How many revocations the backend had lost, and this node has written back.
+    pub written_back: u64,
     /// Which crash an acknowledged revocation survives.
     pub durability: Durability,
     /// Records that it cannot read. While there are any, the node is not in sync.
@@ -291,7 +304,7 @@ impl Revocations {
     ///
     /// As [`Revocations::start`], but for the snapshot.
     pub async fn start_unloaded(backend: impl Backend, config: SyncConfig) -> Result<Self, StartError> {
-        let SyncConfig { mut denylist, node, digest_key, publish_timeout, load_timeout: _ } = config;
+        let SyncConfig { mut denylist, node, digest_key, publish_timeout, compare_every, load_timeout: _ } = config;
         let ours = FleetSettings::new(denylist.budget, &denylist.lifetimes, digest_key);
         let fleet = backend.agree(&ours).await?;
         if let Some((setting, theirs, ours)) = fleet.difference(&ours) {
@@ -307,7 +320,21 @@ impl Revocations {
         let backend: Arc<dyn Backend> = Arc::new(backend);
         let mut tasks = JoinSet::new();
         let standing = Arc::new(Standing::new(Arc::clone(&denylist)));
-        let state = replica::spawn(Arc::clone(&backend), Arc::clone(&denylist), Arc::clone(&standing), &mut tasks);
+        let repairs = Arc::<Repairs>::default();
+        let state = replica::spawn(
+            Arc::clone(&backend),
+            Arc::clone(&denylist),
+            Arc::clone(&standing),
+            Arc::clone(&repairs),
+            &mut tasks,
+        );
+        tasks.spawn(repair::compare_every(
+            compare_every,
+            Arc::clone(&backend),
+            Arc::clone(&denylist),
+            Arc::clone(&repairs),
+            state.clone(),
+        ));
         let announcements = Announcements::spawn(
             Arc::clone(&backend),
             Arc::clone(&denylist),
@@ -329,6 +356,7 @@ impl Revocations {
                 publish_timeout,
                 state,
                 announcements,
+                repairs,
                 node,
                 durability,
                 tasks,
@@ -615,6 +643,9 @@ impl Revocations {
             records: denylist.records(),
             budget: denylist.budget(),
             over_budget: state.over_budget,
+            compared: self.inner.repairs.compared.load(Ordering::Relaxed),
+            repaired: self.inner.repairs.here.load(Ordering::Relaxed),
+            written_back: self.inner.repairs.there.load(Ordering::Relaxed),
             durability: *durability,
             unreadable: state.unreadable.iter().cloned().collect(),
             last_error: state.last_error.clone(),

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures_util::StreamExt;
 use tokio::{sync::watch, task::JoinSet};
 
-use super::standing::Standing;
+use super::{
+    repair::{self, Repairs, Snapshot},
+    standing::Standing,
+};
 use crate::{
     backend::{Backend, BackendError, BackendErrorKind, Event, Position},
     denylist::Denylist,
@@ -23,7 +26,7 @@ pub(super) struct State {
 }
 
 /// A feed that is silent for longer has lost touch, whatever its connection says.
-const SILENCE: Duration = Duration::from_secs(5);
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const MAINTENANCE: Duration = Duration::from_secs(5);
@@ -35,12 +38,13 @@ pub(super) fn spawn(
     backend: Arc<dyn Backend>,
     denylist: Arc<Denylist>,
     standing: Arc<Standing>,
+    repairs: Arc<Repairs>,
     tasks: &mut JoinSet<()>,
 ) -> watch::Receiver<State> {
     let (state, seen) = watch::channel(State::default());
     tasks.spawn(maintain(Arc::clone(&denylist)));
     tasks.spawn(purge(Arc::clone(&backend), Arc::clone(&denylist)));
-    tasks.spawn(follow(backend, denylist, standing, state));
+    tasks.spawn(follow(backend, denylist, standing, repairs, state));
     seen
 }
 
@@ -49,6 +53,7 @@ async fn follow(
     backend: Arc<dyn Backend>,
     denylist: Arc<Denylist>,
     standing: Arc<Standing>,
+    repairs: Arc<Repairs>,
     state: watch::Sender<State>,
 ) {
     let mut memberships = standing.memberships();
@@ -60,7 +65,7 @@ async fn follow(
         let from = state.borrow().applied.clone();
         let began = tokio::time::Instant::now();
         let error = tokio::select! {
-            error = follow_once(&*backend, &denylist, &standing, &state, membership, from) => error,
+            error = follow_once(&*backend, &denylist, &standing, &repairs, &state, membership, from) => error,
             _ = memberships.changed() => continue,
         };
         #[cfg(feature = "tracing")]
@@ -77,13 +82,16 @@ async fn follow_once(
     backend: &dyn Backend,
     denylist: &Arc<Denylist>,
     standing: &Standing,
+    repairs: &Repairs,
     state: &watch::Sender<State>,
     membership: u64,
     from: Option<Position>,
 ) -> BackendError {
     let clock = Arc::clone(denylist.clock());
     let mut unreadable = BTreeSet::new();
-    let mut feed = backend.follow(from, &*clock);
+    let mut feed = backend.follow(from.clone(), &*clock);
+    // What a store held that may be in another life now.
+    let mut snapshot = None;
     loop {
         let event = match tokio::time::timeout(SILENCE, feed.next()).await {
             Ok(Some(Ok(event))) => event,
@@ -97,8 +105,11 @@ async fn follow_once(
             }
         };
         match event {
-            Event::Snapshot => {}
+            Event::Snapshot => snapshot = from.is_some().then(Snapshot::default),
             Event::Changes(changes) => {
+                if let Some(snapshot) = &mut snapshot {
+                    snapshot.note(&changes);
+                }
                 if let Err(error) = apply(denylist, changes).await {
                     return error;
                 }
@@ -120,6 +131,13 @@ async fn follow_once(
                             unreadable.len()
                         ),
                     );
+                }
+                let known = from.as_ref().map(Position::incarnation);
+                if let Some(snapshot) = snapshot.take()
+                    && known.is_some_and(|known| known != position.incarnation())
+                    && let Err(error) = repair::give_back(backend, denylist, snapshot, repairs).await
+                {
+                    return error;
                 }
                 standing.caught_up(membership, as_of);
                 caught_up(denylist, state, position);
@@ -147,7 +165,7 @@ fn caught_up(denylist: &Denylist, state: &watch::Sender<State>, position: Positi
 }
 
 /// Applies changes. Many go to a blocking thread: moka works off its backlog on the caller's.
-async fn apply(denylist: &Arc<Denylist>, changes: Vec<Change>) -> Result<(), BackendError> {
+pub(super) async fn apply(denylist: &Arc<Denylist>, changes: Vec<Change>) -> Result<(), BackendError> {
     const FEW: usize = 64;
     let few = changes.len() <= FEW;
     if few {
@@ -200,6 +218,6 @@ async fn purge(backend: Arc<dyn Backend>, denylist: Arc<Denylist>) {
 }
 
 /// Between half of `pause` and all of it, so that a fleet does not come back in one moment.
-fn jittered(pause: Duration) -> Duration {
+pub(super) fn jittered(pause: Duration) -> Duration {
     pause / 2 + (pause / 2).mul_f64(crate::random::u64() as f64 / u64::MAX as f64)
 }

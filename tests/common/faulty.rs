@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use futures_util::{FutureExt, future, future::BoxFuture, stream::BoxStream};
+use futures_util::{FutureExt, StreamExt, future, future::BoxFuture, stream::BoxStream};
 use tower_revocation::{
     backend::{
         Backend, BackendError, BackendErrorKind, Claim, Durability, Event, FleetSettings, Intent, NodeStatus, OneTime,
@@ -29,6 +29,8 @@ pub struct Faults {
     pub intend: AtomicBool,
     pub settle: AtomicBool,
     pub heartbeat: AtomicBool,
+    /// Its feeds lose changes and say nothing of it.
+    pub deaf: AtomicBool,
     /// How many calls failed.
     pub failed: AtomicUsize,
 }
@@ -65,7 +67,12 @@ impl<B: Backend> Backend for Faulty<B> {
         from: Option<Position>,
         clock: &'a dyn Clock,
     ) -> BoxStream<'a, Result<Event, BackendError>> {
-        self.inner.follow(from, clock)
+        let faults = &*self.faults;
+        let heard = self.inner.follow(from, clock);
+        let deaf = move |event: &Result<Event, BackendError>| {
+            matches!(event, Ok(Event::Changes(_))) && faults.deaf.load(Ordering::SeqCst)
+        };
+        heard.filter(move |event| future::ready(!deaf(event))).boxed()
     }
 
     fn lookup<'a>(&'a self, keys: &'a [ScopeKey]) -> BoxFuture<'a, Result<Vec<Change>, BackendError>> {

@@ -1,0 +1,157 @@
+//! What this node and the store do not have in common: found, counted and mended, in both directions. Nothing leaves
+//! either of them for it.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use tokio::sync::watch;
+
+use super::replica::{self, SILENCE, State, jittered};
+use crate::{
+    backend::{Backend, BackendError, BackendErrorKind, Event},
+    denylist::Denylist,
+    revocation::Change,
+};
+
+/// How much was mended since the start.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    /// Changes that the store had and this node had missed.
+    pub(super) here: AtomicU64,
+    /// Changes that this node had and the store had lost.
+    pub(super) there: AtomicU64,
+    /// How often the two were compared.
+    pub(super) compared: AtomicU64,
+}
+
+/// Which changes a snapshot held.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot(HashSet<(u128, u64, bool)>);
+
+impl Snapshot {
+    pub(super) fn note(&mut self, changes: &[Change]) {
+        for change in changes {
+            let key = change.key().as_u128();
+            match change {
+                Change::Revoke(record) => {
+                    self.0.insert((key, record.id().as_u64(), false));
+                }
+                Change::Lift(lift) => self.0.extend(lift.ids().iter().map(|id| (key, id.as_u64(), true))),
+            }
+        }
+    }
+
+    /// Whether it held all of this.
+    pub(crate) fn holds(&self, change: &Change) -> bool {
+        let key = change.key().as_u128();
+        match change {
+            Change::Revoke(record) => self.0.contains(&(key, record.id().as_u64(), false)),
+            Change::Lift(lift) => lift.ids().iter().all(|id| self.0.contains(&(key, id.as_u64(), true))),
+        }
+    }
+}
+
+/// How many changes are written at once.
+const PAGE: usize = 1024;
+/// How long the feed may take to get to where the snapshot was.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Compares now and then.
+pub(super) async fn compare_every(
+    every: Duration,
+    backend: Arc<dyn Backend>,
+    denylist: Arc<Denylist>,
+    repairs: Arc<Repairs>,
+    mut state: watch::Receiver<State>,
+) {
+    loop {
+        // Not all nodes of a fleet at once.
+        tokio::time::sleep(jittered(every)).await;
+        if let Err(_error) = compare(&*backend, &denylist, &repairs, &mut state).await {
+            #[cfg(feature = "tracing")]
+            tracing::warn!(error = %_error, "this node could not be compared with the backend; trying again later");
+        }
+    }
+}
+
+/// Reads everything that the store holds, and mends what differs.
+async fn compare(
+    backend: &dyn Backend,
+    denylist: &Arc<Denylist>,
+    repairs: &Repairs,
+    state: &mut watch::Receiver<State>,
+) -> Result<(), BackendError> {
+    let late =
+        |what: &str| BackendError::new(BackendErrorKind::Unavailable, format!("comparing with the backend: {what}"));
+    let clock = Arc::clone(denylist.clock());
+    let (mut snapshot, mut missing) = (Snapshot::default(), Vec::new());
+    let mut feed = backend.follow(None, &*clock);
+    let position = loop {
+        let event = tokio::time::timeout(SILENCE, feed.next()).await.map_err(|_| late("the feed is silent"))?;
+        match event.ok_or_else(|| late("the feed ended"))?? {
+            Event::Snapshot => {}
+            Event::Changes(changes) => {
+                snapshot.note(&changes);
+                missing.extend(changes.into_iter().filter(|change| !denylist.holds(change)));
+            }
+            Event::Unreadable { .. } => return Err(late("a record cannot be read")),
+            Event::CaughtUp { position, .. } => break position,
+        }
+    };
+    drop(feed);
+    // What is newer than this node is no difference.
+    let reached = state.wait_for(|state| state.applied.as_ref().is_some_and(|applied| *applied >= position));
+    tokio::time::timeout(PATIENCE, reached)
+        .await
+        .map_err(|_| late("this node is behind"))?
+        .map_err(|_| late("shutting down"))?;
+    missing.retain(|change| !denylist.holds(change));
+    if !missing.is_empty() {
+        let count = missing.len() as u64;
+        replica::apply(denylist, missing).await?;
+        repairs.here.fetch_add(count, Ordering::Relaxed);
+        #[cfg(feature = "tracing")]
+        tracing::error!(count, "this node had missed revocations that the backend holds; it holds them now");
+    }
+    give_back(backend, denylist, snapshot, repairs).await?;
+    repairs.compared.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Writes what this node holds and the store does not.
+pub(super) async fn give_back(
+    backend: &dyn Backend,
+    denylist: &Arc<Denylist>,
+    snapshot: Snapshot,
+    repairs: &Repairs,
+) -> Result<(), BackendError> {
+    let list = Arc::clone(denylist);
+    let lost = tokio::task::spawn_blocking(move || list.held_beyond(&snapshot)).await.map_err(|error| {
+        BackendError::new(BackendErrorKind::Unavailable, "looking through the denylist").because(error)
+    })?;
+    for page in lost.chunks(PAGE) {
+        // Some may have been written after the snapshot was taken.
+        let keys: Vec<_> = page.iter().map(Change::key).collect();
+        let mut there = Snapshot::default();
+        there.note(&backend.lookup(&keys).await?);
+        let lost: Vec<_> = page.iter().filter(|change| !there.holds(change)).cloned().collect();
+        if lost.is_empty() {
+            continue;
+        }
+        backend.publish(&lost).await?;
+        repairs.there.fetch_add(lost.len() as u64, Ordering::Relaxed);
+        #[cfg(feature = "tracing")]
+        tracing::error!(
+            count = lost.len(),
+            "the backend had lost revocations that this node holds; they are written back"
+        );
+    }
+    Ok(())
+}
