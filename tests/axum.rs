@@ -3,19 +3,22 @@
 
 mod common;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
     routing::{get, options},
 };
-use common::{ISSUER, eventually, listen, token, unix, verifier};
+use common::{AUDIENCE, ISSUER, SECRET, eventually, listen, token, unix, verifier};
 use serde_json::json;
 use tower_revocation::{
     RevocationLayer, Revocations,
     policy::{MissingClaim, MissingIat, NoToken, Policy},
     revocation::{Cutoff, Revocation, Scope},
-    token::{Claims, FromExtension, Identity, OpaqueKeys, Peek, VerifiedClaims, Verifier, VerifierBehind, Verify},
+    token::{
+        Algorithm, Claims, FromExtension, Identity, Issuer, JwtVerifier, Keys, OpaqueKeys, Peek, VerifiedClaims,
+        Verifier, VerifierBehind, Verify,
+    },
 };
 
 async fn serve(router: Router) -> SocketAddr {
@@ -393,6 +396,30 @@ async fn f10_the_cache_does_not_hide_a_revocation() {
     let _ = revocations.revoke(Revocation::token_of(&identity(&token)).unwrap()).await.unwrap();
     assert_eq!(status(address, &token).await, 401);
     eventually("the short token expires", || async { status(address, &short).await == 401 }).await;
+}
+
+/// Rule 12: a token that is in the verified-token cache is refused as soon as its verifier would refuse it.
+#[tokio::test]
+async fn rule_12_the_cache_does_not_outlive_keys_and_audience() {
+    let verifier = Arc::new(verifier());
+    let revocations = common::revocations().await;
+    let layer = RevocationLayer::new(revocations.denylist().clone(), Verify::new(verifier.clone()));
+    let address = serve(app().layer(layer)).await;
+    let token = token(json!({"jti": "1"}));
+    let issuer = |secret: &[u8], audience, algorithm| {
+        Issuer::new(ISSUER).audience([audience]).algorithms([algorithm]).keys(Keys::secret(secret))
+    };
+    let issuers = [
+        issuer(&[7; 64], AUDIENCE, Algorithm::HS256),
+        issuer(SECRET, "https://elsewhere.example/", Algorithm::HS256),
+        issuer(&[SECRET, SECRET].concat(), AUDIENCE, Algorithm::HS512),
+    ];
+    for issuer in issuers {
+        assert_eq!(status(address, &token).await, 200);
+        verifier.replace(JwtVerifier::builder().issuer(issuer)).unwrap();
+        assert_eq!(status(address, &token).await, 401);
+        verifier.replace(JwtVerifier::builder().issuer(common::issuer())).unwrap();
+    }
 }
 
 /// L6: what tokens leave out is counted, whatever the policy is. Shadow mode changes nothing for the service behind.

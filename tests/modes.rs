@@ -28,7 +28,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_revocation::{
     RevocationLayer, Revocations,
     backend::{Backend, Intent, Memory, Sqlite},
-    denylist::Verdict,
+    denylist::{Reason, Verdict},
     endpoint::{Clients, EndpointName, Endpoints, FrontLayer, Mode, RegisteredClient, SecretMethod, TokenEndpoint},
     time::ManualClock,
     token::{Verifier, Verify},
@@ -88,7 +88,8 @@ impl Server {
         let clients =
             Clients::new().client(basic("app", "secret")).and_then(|all| all.client(basic("other", "secret"))).unwrap();
         let check = RevocationLayer::new(revocations.denylist().clone(), Verify::new(verifier()));
-        let endpoints = Endpoints::new(revocations.clone()).token(TokenEndpoint::new(verifier(), clients));
+        let endpoints =
+            Endpoints::new(revocations.clone()).token(TokenEndpoint::new(verifier(), clients).allow_all([ISSUER]));
         let layer = FrontLayer::new(check, endpoints).unwrap().mode(EndpointName::Token, mode);
         let inner = behind.clone();
         let router = Router::new().fallback(move |request| inner.clone().answer(request)).layer(layer);
@@ -258,6 +259,29 @@ async fn recorded_before_it_goes_on_or_after_the_answer() {
         assert_eq!(asking.await.unwrap().status, 200);
         assert!(server.is_revoked(&token), "{mode:?}");
     }
+}
+
+/// What is cut off is what was issued until the answer, not until the question.
+#[tokio::test]
+async fn what_is_issued_while_the_server_behind_takes_its_time_dies_too() {
+    let (backend, clock, gate) = (Memory::new(), clock(), Arc::new(Notify::new()));
+    let behind = Behind { gate: Some(gate.clone()), ..Behind::default() };
+    let server = Server::on(node(backend.clone(), clock.clone()).await, Mode::ForwardThenRecord, behind).await;
+    let asking = {
+        let (address, request) = (server.address, Server::request("token=all", &[APP]));
+        tokio::spawn(async move { raw(address, request).await })
+    };
+    eventually("the request went on", || async { server.behind.calls() == 1 }).await;
+    clock.advance(Duration::from_secs(5));
+    let meanwhile = token(json!({"jti": "1", "iat": common::unix() + 3}));
+    gate.notify_one();
+    assert_eq!(asking.await.unwrap().status, 200);
+    assert!(matches!(
+        server.revocations.check(&verifier().verify(&meanwhile, common::unix()).unwrap()),
+        Verdict::Deny(Reason::Revoked(_))
+    ));
+    assert_eq!(backend.intents().await.unwrap(), []);
+    assert_eq!(server.revocations.denylist().records(), 1, "the later cutoff says it all");
 }
 
 /// What nobody can say of a server that was asked, a node that comes later decides: revoked.

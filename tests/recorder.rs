@@ -593,6 +593,65 @@ async fn f30_a_refresh_does_not_outrun_a_revocation() {
     }
 }
 
+/// F30: what was asked for before a cutoff is not issued after it, however long the answer takes.
+#[tokio::test]
+async fn f30_an_answer_that_takes_long_does_not_outrun_a_cutoff() {
+    for scope in [Scope::client(ISSUER, "app"), Scope::issuer(ISSUER)] {
+        let (server, pass) = with_clock(|lifetimes| lifetimes).await;
+        server.behind.gate.forget_permits(Semaphore::MAX_PERMITS);
+        server.behind.answers(opaque(1));
+        let asking = server.asking("grant_type=authorization_code&code=x");
+        eventually("it is behind", || async { server.behind.calls() == 1 }).await;
+        let _ = server.revocations.revoke(Revocation::new(scope)).await.unwrap();
+        pass(2).await;
+        server.behind.gate.add_permits(1);
+        let answer = asking.await.unwrap();
+        assert_eq!((answer.status, answer.body.contains("a1")), (503, false), "{}", answer.body);
+        server.assert_refused("r1", "invalid_grant").await;
+        assert_eq!(server.api("a1").await, 401, "it was issued, and is dead");
+        // A login after it works.
+        server.behind.gate.add_permits(1);
+        server.issue(opaque(2)).await;
+        assert_eq!(server.api("a2").await, 200);
+    }
+}
+
+/// Rule 4: who logs in again and again in a session that has ended leaves room for others to revoke.
+#[tokio::test]
+async fn rule_4_logins_in_a_dead_session_do_not_fill_the_list() {
+    let mut config = common::config();
+    config.denylist.budget = 21;
+    let server = Server::in_time(Memory::new(), MemoryStore::new(), |recorder| recorder, config).await;
+    let _ = server.revocations.revoke(Revocation::new(Scope::session(ISSUER, "s"))).await.unwrap();
+    for n in 0..20 {
+        let access = token(json!({"sid": "s", "jti": n.to_string()}));
+        server.behind.answers(json!({"access_token": access, "refresh_token": format!("r{n}")}));
+        assert_eq!(server.token("grant_type=authorization_code&code=x").await.status, 503);
+    }
+    let _ = server.revocations.revoke(Revocation::new(Scope::subject(ISSUER, "bob"))).await.unwrap();
+}
+
+/// Rule 4: where a quota widens a decision, what no longer reaches all of a grant is no success.
+#[tokio::test]
+async fn rule_4_no_success_where_a_widened_decision_leaves_a_token_alive() {
+    for (quota, status) in [(100, 200), (2, 503)] {
+        let mut config = common::config();
+        config.denylist.subject_quota = quota;
+        let server = Server::in_time(Memory::new(), MemoryStore::new(), |recorder| recorder, config).await;
+        let one = token(json!({"jti": "1", "sid": "s"}));
+        let nobodys = token(json!({"jti": "2", "sid": "s", "sub": null}));
+        server.issue(json!({"access_token": one, "refresh_token": "r1"})).await;
+        assert_eq!(server.refresh("r1", json!({"access_token": nobodys})).await.status, 200);
+        assert_eq!(server.revoke(&token(json!({"jti": "3", "sid": "other"}))).await, 200);
+        assert_eq!((server.api(&one).await, server.api(&nobodys).await), (200, 200));
+        assert_eq!(server.revoke(&one).await, status);
+        if status == 200 {
+            assert_eq!((server.api(&one).await, server.api(&nobodys).await), (401, 401));
+        }
+        server.assert_refused("r1", "invalid_grant").await;
+    }
+}
+
 /// F30, across nodes: what another node revoked counts before the feed brings it.
 #[tokio::test]
 async fn f30_another_nodes_revocation_counts_at_once() {

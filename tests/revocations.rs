@@ -23,7 +23,7 @@ use tower_revocation::{
         Backend, BackendError, BackendErrorKind, Claim, Durability, Event, FleetSettings, Intent, Memory, NodeStatus,
         OneTime, Position,
     },
-    denylist::{Reason, Staleness, Verdict, Why},
+    denylist::{OutOfBounds, Reason, Staleness, Verdict, Why},
     revocation::{Change, Cutoff, Revocation, Scope, ScopeKey, ScopeKind},
     sync::{RevokeError, Revoked, StartError, SyncConfig},
     time::{Clock, ManualClock},
@@ -392,6 +392,23 @@ async fn rule5_the_feed_is_applied_over_the_budget() {
     let last = Identity::from_verified(&Claims::new(ISSUER).jti("19").iat(unix()).exp(unix() + 60));
     assert!(denied(&here, &last));
     assert!(matches!(here.log_out(&alice("1", unix())).await, Err(RevokeError::Full { .. })));
+}
+
+/// Rule 8: what was issued in the future would beat every cutoff, whoever verified it.
+#[tokio::test]
+async fn rule_8_an_iat_from_the_future_is_refused() {
+    let clock = Arc::new(ManualClock::at(unix()));
+    let mut config = config();
+    config.denylist.clock = clock;
+    let revocations = Revocations::start(Memory::new(), config).await.unwrap();
+    let now = revocations.denylist().now().unix();
+    assert_eq!(revocations.check(&alice("1", now + 60)), Verdict::Allow);
+    let refused = |out| Verdict::Deny(Reason::OutOfBounds(out));
+    assert_eq!(revocations.check(&alice("2", now + 61)), refused(OutOfBounds::Future));
+    for (iat, exp) in [(1 << 53, now + 600), (u64::MAX, now + 600), (now, 1 << 53)] {
+        let absurd = Identity::from_verified(&Claims::new(ISSUER).jti("3").iat(iat).exp(exp));
+        assert_eq!(revocations.check(&absurd), refused(OutOfBounds::Absurd), "{iat} {exp}");
+    }
 }
 
 /// Rule 9: a cutoff from the future would lock a user out; it is capped.

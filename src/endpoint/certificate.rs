@@ -119,8 +119,8 @@ fn canonical(dn: &str) -> Option<String> {
 /// behind does not believe it either: with every header that tells of certificates (`Client-Cert`, `Client-Cert-Chain`,
 /// `X-Forwarded-Client-Cert`, that of [`CertificateHeader::verified_where`], and what differs from them by `_` for `-`).
 ///
-/// What a listed proxy sends must be its own: it has to remove the header from what clients send. Requests of a listed
-/// proxy without the header show no certificate: one on the connection is the proxy's own.
+/// What a listed proxy sends in its header, and in that of [`CertificateHeader::verified_where`], must be its own: it has
+/// to remove both from what clients send. The others are removed from its requests, too. Requests of a listed proxy without the header show no certificate: one on the connection is the proxy's own.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct CertificateHeader {
@@ -181,16 +181,24 @@ impl CertificateHeader {
         }
     }
 
+    const fn name(&self) -> &'static str {
+        match self.format {
+            Format::ClientCert => "client-cert",
+            Format::Xfcc => "x-forwarded-client-cert",
+        }
+    }
+
+    /// Whether its proxies set this header.
+    fn is_its(&self, name: &HeaderName) -> bool {
+        name == self.name() || self.signal() == Some(name)
+    }
+
     pub(super) fn trusts(&self, peer: Option<PeerAddress>) -> bool {
         peer.is_some_and(|PeerAddress(peer)| self.proxies.contains(&peer.ip().to_canonical()))
     }
 
     fn read(&self, headers: &HeaderMap) -> Result<Option<ClientCertificate>, Refusal> {
-        let name = match self.format {
-            Format::ClientCert => "client-cert",
-            Format::Xfcc => "x-forwarded-client-cert",
-        };
-        let mut values = headers.get_all(name).iter();
+        let mut values = headers.get_all(self.name()).iter();
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
             return Err(Refusal::Certificate);
@@ -241,12 +249,11 @@ impl Hearsay {
 
     fn remove_unless_believed<B>(&self, request: &mut Request<B>) {
         let peer = request.extensions().get().copied();
-        if self.believed.iter().any(|header| header.trusts(peer)) {
-            return;
-        }
+        // A listed proxy answers for its own headers alone: others may be the client's.
+        let its_own = |name: &HeaderName| self.believed.iter().any(|header| header.trusts(peer) && header.is_its(name));
+        let doubtful = |name: &&HeaderName| self.names.iter().any(|known| is_read_as(name, known)) && !its_own(name);
         let headers = request.headers_mut();
-        while let Some(name) = headers.keys().find(|name| self.names.iter().any(|known| is_read_as(name, known))) {
-            let name = name.clone();
+        while let Some(name) = headers.keys().find(doubtful).cloned() {
             headers.remove(name);
         }
     }

@@ -15,7 +15,8 @@ pub enum Mode {
     /// For authorization servers that refuse to revoke JWTs (`unsupported_token_type`, RFC 7009 §2.2.1).
     RecordThenForward,
     /// The request goes on as it came; a 2xx answer is released once the revocation is recorded here, else it is 503.
-    /// Any other answer is given untouched, and nothing is recorded.
+    /// Any other answer is given untouched, and nothing is recorded. Cutoffs are made when they are recorded, so that they
+    /// cover what was issued until then.
     ///
     /// What is about to be recorded is announced durably first ([`Backend::intend`]); where that fails, the answer is 503
     /// and nothing goes on. Both steps run to their end where the client stops waiting. What a crash of this process

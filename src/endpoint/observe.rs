@@ -65,8 +65,9 @@ where
     coding::accept_readable(&mut head.headers);
     finish(front, async move {
         let Asked { client, presented, body } = asked;
+        let since = observed.recorder.now();
         let response = inner.call(Request::from_parts(head, Bytes::from_owner(body).into())).await?;
-        Ok(observed.hear(response, client, presented).await)
+        Ok(observed.hear(response, client, presented, since).await)
     })
     .await
 }
@@ -107,6 +108,7 @@ impl Observed {
         response: Response<B>,
         client: Option<String>,
         presented: Option<(Grant, Member)>,
+        since: u64,
     ) -> Response<B>
     where
         B: Body + From<Bytes>,
@@ -128,7 +130,7 @@ impl Observed {
             tracing::error!("the token endpoint behind answered in a coding that cannot be read");
             return denied(Denied::Unreadable).into_response();
         };
-        if let Err(why) = self.recorder.learn(presented, client.as_deref(), &plain).await {
+        if let Err(why) = self.recorder.learn(presented, client.as_deref(), &plain, since).await {
             return denied(why).into_response();
         }
         drop(plain);

@@ -102,7 +102,7 @@ impl Intent {
         revocations.intend(all).await.map_err(|_| Refusal::NotRecorded)
     }
 
-    /// Does it in one write with what comes `besides`, as it was announced where it was: durable and enforced here, or
+    /// Does it in one write with what comes `besides`, and with what was announced: durable and enforced here, or
     /// refused.
     pub(super) async fn commit(
         self,
@@ -114,9 +114,10 @@ impl Intent {
             Self::Revoke(all) => (all, "covered"),
             Self::Nothing(why) => (Vec::new(), why),
         };
+        let both = all.iter().chain(&besides).cloned();
         let recorded = match announced {
-            Some(intended) => revocations.record_intended(intended, besides.iter().cloned()).await,
-            None => revocations.revoke_all(all.iter().chain(&besides).cloned()).await.map(|ids| !ids.is_empty()),
+            Some(intended) => revocations.record_intended(intended, both).await,
+            None => revocations.revoke_all(both).await.map(|ids| !ids.is_empty()),
         };
         match recorded {
             Ok(true) => {

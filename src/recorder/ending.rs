@@ -63,14 +63,19 @@ impl Ending {
     /// grant that they do not reach, and one for each access token. Refresh tokens come back here, where the grant is
     /// looked at.
     fn besides(&self, ended: &[Ended], recorder: &Recorder) -> Vec<Revocation> {
-        let reach = Reach::of(&self.decisions, recorder.revocations.denylist().lifetimes(), self.at);
+        let lifetimes = recorder.revocations.denylist().lifetimes();
+        // A full quota may widen a decision, and what takes its place does not reach everything that it would have.
+        let widened: Vec<_> =
+            self.decisions.iter().map(|decision| decision.widened().unwrap_or_else(|| decision.clone())).collect();
+        let both = [&self.decisions, &widened].map(|decisions| Reach::of(decisions, lifetimes, self.at));
         let mut besides = Vec::new();
         for Ended { grant, members } in ended {
-            if !reach.reaches_grant(grant) {
+            if !both.iter().all(|reach| reach.reaches_grant(grant)) {
                 besides.push(self.of_grant(grant));
             }
             let alive = |member: &&Member| member.kind == MemberKind::Access && !recorder.is_over(member);
-            let members = members.iter().filter(alive).filter(|member| !reach.reaches_token(member));
+            let members =
+                members.iter().filter(alive).filter(|member| !both.iter().all(|reach| reach.reaches_token(member)));
             besides.extend(members.map(|member| self.of_token(grant, member)));
         }
         // A quota is for those first that nothing wider could reach.

@@ -62,8 +62,8 @@ impl Issued {
         self.refresh.iter().chain(&self.access)
     }
 
-    /// The grant that this answer begins, if none is known.
-    pub(super) fn grant(&self, client: Option<&str>, now: u64) -> Grant {
+    /// The grant that this answer begins, if none is known: at `since` or before.
+    pub(super) fn grant(&self, client: Option<&str>, since: u64) -> Grant {
         // The access token's word goes before that of the others.
         let said = || {
             let tokens = self.access.iter().chain(&self.refresh);
@@ -78,8 +78,8 @@ impl Issued {
             sid: first(Identity::sid),
             sub: first(Identity::sub),
             client_id: access.and_then(Identity::client_id).or(client).map(str::to_owned),
-            began: times.fold(now, u64::min),
-            expires: self.tokens().fold(now, |latest, token| latest.max(token.expires)),
+            began: times.fold(since, u64::min),
+            expires: self.tokens().fold(since, |latest, token| latest.max(token.expires)),
             offline: self.offline,
             ended: false,
         }

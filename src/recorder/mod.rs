@@ -441,17 +441,24 @@ impl Recorder {
         }
     }
 
-    /// Learns from the 2xx answer to a token request: `presented` is the refresh token that it came with.
+    /// The present moment (Unix seconds).
+    pub(crate) fn now(&self) -> u64 {
+        self.revocations.denylist().exact_now().unix()
+    }
+
+    /// Learns from the 2xx answer to a token request: `presented` is the refresh token that it came with. It was sent on
+    /// at `since` (Unix seconds): what it brings may have been issued then, and only the answer took so long.
     pub(crate) async fn learn(
         &self,
         presented: Option<(Grant, Member)>,
         client: Option<&str>,
         body: &[u8],
+        since: u64,
     ) -> Result<(), Denied> {
-        let now = self.revocations.denylist().exact_now().unix();
+        let now = self.now();
         let Some(issued) = Issued::read(body, self, now)? else { return Ok(()) };
         let mut members = issued.members();
-        let mut grant = issued.grant(client, now);
+        let mut grant = issued.grant(client, since.min(now));
         if let Some((_, used)) = &presented {
             members.extend(self.still_in_use(used, &members, now));
         }
@@ -475,7 +482,8 @@ impl Recorder {
         // From here on a revocation finds these tokens; one that came before is found here.
         self.catch_up(&grant).await?;
         if members.iter().try_for_each(|member| self.check(&grant, member)).is_err() {
-            self.end_all(&self.ending("revoked_meanwhile", "recorder").grant(&grant)).await?;
+            // Who asks again and again could fill the list with it.
+            self.end_all(&self.ending("revoked_meanwhile", "recorder").grant(&grant).of_client()).await?;
             return Err(Denied::NotRecorded);
         }
         if let Some((_, old)) = &presented {

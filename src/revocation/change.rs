@@ -75,6 +75,14 @@ impl Record {
         self
     }
 
+    /// Gives it this id, so that it is one with the record of its scope that has it.
+    #[cfg(feature = "endpoint")]
+    #[must_use]
+    pub(crate) const fn named(mut self, id: RevocationId) -> Self {
+        self.id = id;
+        self
+    }
+
     /// The scopes whose quotas it counts against.
     pub(crate) fn owners(&self) -> &[ScopeKey] {
         &self.owners

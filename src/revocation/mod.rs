@@ -244,10 +244,13 @@ impl Revocation {
         self.owner.as_ref()
     }
 
-    /// The same decision about a wider scope, up to now: what a full quota turns it into.
+    /// What a full quota turns the decision into: all tokens of its owner at that client, up to now. It takes a token that
+    /// names both, else the cutoff would not reach it.
     #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle records"))]
-    pub(crate) fn widened(&self, scope: Scope) -> Self {
-        Self { scope, cutoff: None, ..self.clone() }
+    pub(crate) fn widened(&self) -> Option<Self> {
+        let owner = self.owner.as_ref().filter(|owner| owner.names_client)?;
+        let scope = Scope::subject_client(&owner.iss, owner.sub.as_ref()?, owner.client_id.as_ref()?);
+        Some(Self { scope, cutoff: None, ..self.clone() })
     }
 
     /// Turns the decision into the record that is stored, filling in what was left open.

@@ -6,7 +6,7 @@ use super::publisher::Publisher;
 #[cfg(feature = "endpoint")]
 use super::{Revocations, RevokeError};
 #[cfg(feature = "endpoint")]
-use crate::revocation::{Record, Revocation};
+use crate::revocation::{Record, Revocation, ScopeState};
 use crate::{
     backend::{Backend, BackendError, BackendErrorKind, Intent},
     denylist::Denylist,
@@ -52,26 +52,28 @@ impl Revocations {
         Ok(Intended { id: Some(intent.id), records })
     }
 
-    /// Records what was announced, and in the same write what has come up `besides`: durable, and enforced here. Whether
-    /// there was anything to record.
+    /// Records these, among them what was announced, in one write: durable, and enforced here. Whether there was anything
+    /// to record.
     ///
-    /// Where that fails, what was announced is recorded later.
+    /// Cutoffs are made now: what was issued since the announcement is cut off too. Where that fails, what was announced
+    /// is recorded later.
     pub(crate) async fn record_intended(
         &self,
         intended: Intended,
-        besides: impl IntoIterator<Item = Revocation>,
+        revocations: impl IntoIterator<Item = Revocation>,
     ) -> Result<bool, RevokeError> {
-        let Intended { id, mut records } = intended;
-        for record in self.prepare_all(besides).await? {
-            let says_it = |known: &Record| {
-                known.key() == record.key()
-                    && known.cutoff() >= record.cutoff()
-                    && known.retain_until() >= record.retain_until()
-            };
-            if !records.iter().any(says_it) {
-                records.push(record);
-            }
+        let Intended { id, records: announced } = intended;
+        let ids: HashMap<_, _> = announced.iter().map(|record| (record.key(), record.id())).collect();
+        let mut said: HashMap<_, ScopeState> = HashMap::new();
+        let mut records = Vec::new();
+        for record in self.prepare_all(revocations).await? {
+            // Under one id they are one, also where the announcement is found later and recorded once more.
+            let id = ids.get(&record.key()).copied().unwrap_or(record.id());
+            let record = record.named(id);
+            said.entry(record.key()).or_default().apply(&Change::Revoke(record.clone()));
+            records.push(record);
         }
+        records.extend(announced.into_iter().filter(|old| !said.get(&old.key()).is_some_and(|said| said.covers(old))));
         if records.is_empty() {
             return Ok(false);
         }

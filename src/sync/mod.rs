@@ -475,12 +475,9 @@ impl Revocations {
             Admission::Full => return Err(full()),
             Admission::OverQuota => {}
         }
-        // A full quota does not keep anyone from revoking: their tokens at that client are cut off instead. That takes
-        // a token that names both, else the cutoff would not reach it.
-        let owner = revocation.owner().filter(|owner| owner.names_client).ok_or_else(full)?;
-        let (Some(sub), Some(client_id)) = (&owner.sub, &owner.client_id) else { return Err(full()) };
-        let scope = Scope::subject_client(&owner.iss, sub, client_id);
-        let wider = revocation.widened(scope.clone());
+        // A full quota does not keep anyone from revoking: their tokens at that client are cut off instead.
+        let wider = revocation.widened().ok_or_else(full)?;
+        let scope = wider.scope().clone();
         let record = self.record(&wider);
         match denylist.admit(&record, false, batch) {
             Admission::Room | Admission::OverQuota => {
