@@ -95,10 +95,12 @@ impl Announcements {
             }
             let next = began + period;
             tokio::select! {
+                biased;
                 () = self.asked.notified() => {}
                 // At once where something was applied, else now and then.
                 _ = tokio::time::timeout_at(next, state.changed()) => {
                     tokio::select! {
+                biased;
                         () = self.asked.notified() => {}
                         () = tokio::time::sleep_until(began + GAP) => {}
                     }

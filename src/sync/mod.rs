@@ -4,6 +4,7 @@ mod announce;
 mod everywhere;
 mod fleet;
 mod intended;
+mod jitter;
 mod publisher;
 mod repair;
 mod replica;
@@ -22,7 +23,7 @@ use tokio::{sync::watch, task::JoinSet};
 #[cfg(feature = "endpoint")]
 pub(crate) use self::intended::Intended;
 pub(crate) use self::repair::Snapshot;
-use self::{announce::Announcements, publisher::Publisher, repair::Repairs, standing::Standing};
+use self::{announce::Announcements, jitter::Jitter, publisher::Publisher, repair::Repairs, standing::Standing};
 pub use self::{
     everywhere::{Everywhere, Lag, Unconfirmed},
     fleet::Node,
@@ -326,10 +327,12 @@ impl Revocations {
             Arc::clone(&denylist),
             Arc::clone(&standing),
             Arc::clone(&repairs),
+            Jitter::of(&node, "feed"),
             &mut tasks,
         );
         tasks.spawn(repair::compare_every(
             compare_every,
+            Jitter::of(&node, "comparison"),
             Arc::clone(&backend),
             Arc::clone(&denylist),
             Arc::clone(&repairs),

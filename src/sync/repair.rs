@@ -13,7 +13,10 @@ use std::{
 use futures_util::StreamExt;
 use tokio::sync::watch;
 
-use super::replica::{self, SILENCE, State, jittered};
+use super::{
+    jitter::Jitter,
+    replica::{self, SILENCE, State},
+};
 use crate::{
     backend::{Backend, BackendError, BackendErrorKind, Event},
     denylist::Denylist,
@@ -66,6 +69,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Compares now and then.
 pub(super) async fn compare_every(
     every: Duration,
+    mut jitter: Jitter,
     backend: Arc<dyn Backend>,
     denylist: Arc<Denylist>,
     repairs: Arc<Repairs>,
@@ -73,7 +77,7 @@ pub(super) async fn compare_every(
 ) {
     loop {
         // Not all nodes of a fleet at once.
-        tokio::time::sleep(jittered(every)).await;
+        tokio::time::sleep(jitter.spread(every)).await;
         if let Err(_error) = compare(&*backend, &denylist, &repairs, &mut state).await {
             #[cfg(feature = "tracing")]
             tracing::warn!(error = %_error, "this node could not be compared with the backend; trying again later");

@@ -6,6 +6,7 @@ use futures_util::StreamExt;
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
+    jitter::Jitter,
     repair::{self, Repairs, Snapshot},
     standing::Standing,
 };
@@ -39,12 +40,13 @@ pub(super) fn spawn(
     denylist: Arc<Denylist>,
     standing: Arc<Standing>,
     repairs: Arc<Repairs>,
+    jitter: Jitter,
     tasks: &mut JoinSet<()>,
 ) -> watch::Receiver<State> {
     let (state, seen) = watch::channel(State::default());
     tasks.spawn(maintain(Arc::clone(&denylist)));
     tasks.spawn(purge(Arc::clone(&backend), Arc::clone(&denylist)));
-    tasks.spawn(follow(backend, denylist, standing, repairs, state));
+    tasks.spawn(follow(backend, denylist, standing, repairs, jitter, state));
     seen
 }
 
@@ -54,6 +56,7 @@ async fn follow(
     denylist: Arc<Denylist>,
     standing: Arc<Standing>,
     repairs: Arc<Repairs>,
+    mut jitter: Jitter,
     state: watch::Sender<State>,
 ) {
     let mut memberships = standing.memberships();
@@ -65,6 +68,7 @@ async fn follow(
         let from = state.borrow().applied.clone();
         let began = tokio::time::Instant::now();
         let error = tokio::select! {
+            biased;
             error = follow_once(&*backend, &denylist, &standing, &repairs, &state, membership, from) => error,
             _ = memberships.changed() => continue,
         };
@@ -73,7 +77,7 @@ async fn follow(
         state.send_modify(|state| state.last_error = Some(error.to_string()));
         // A feed that worked for a while starts over with a short pause.
         pause = if began.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
-        tokio::time::sleep(jittered(pause)).await;
+        tokio::time::sleep(jitter.spread(pause)).await;
     }
 }
 
@@ -215,9 +219,4 @@ async fn purge(backend: Arc<dyn Backend>, denylist: Arc<Denylist>) {
             tracing::warn!(error = %_error, "expired revocations stay in the backend for now");
         }
     }
-}
-
-/// Between half of `pause` and all of it, so that a fleet does not come back in one moment.
-pub(super) fn jittered(pause: Duration) -> Duration {
-    pause / 2 + (pause / 2).mul_f64(crate::random::u64() as f64 / u64::MAX as f64)
 }
