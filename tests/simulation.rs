@@ -71,6 +71,8 @@ enum Way {
     Deaf,
     /// Everything takes this many milliseconds more, each way.
     Slow(u64),
+    /// The same, and announcements do not arrive at all.
+    Mute(u64),
 }
 
 /// A node's way to the store that all share.
@@ -98,7 +100,7 @@ impl Link {
         sleep(usual).await;
         match self.way() {
             Way::Good => true,
-            Way::Slow(more) => {
+            Way::Slow(more) | Way::Mute(more) => {
                 sleep(Duration::from_millis(more)).await;
                 true
             }
@@ -166,7 +168,13 @@ impl Backend for Link {
     }
 
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>> {
-        self.call(self.store.heartbeat(node)).boxed()
+        async move {
+            match self.way() {
+                Way::Mute(_) => self.lost().await,
+                _ => self.call(self.store.heartbeat(node)).await,
+            }
+        }
+        .boxed()
     }
 
     fn retire<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<(), BackendError>> {
@@ -294,7 +302,11 @@ impl World {
                     *next
                 };
                 self.revoke(node, item, random.below(2) == 0).await;
-                (0..NODES).for_each(|node| self.check(node, item));
+                // Right after, where a mistake shows first.
+                for pause in [0, 5, 10, 20, 40, 80] {
+                    sleep(Duration::from_millis(pause)).await;
+                    (0..NODES).for_each(|node| self.check(node, item));
+                }
             } else {
                 let newest = *self.next.lock().unwrap();
                 self.check(node, newest.saturating_sub(random.below(8) as Item).max(1));
@@ -308,7 +320,7 @@ impl World {
             sleep(random.millis(10, 1500)).await;
             let node = &self.nodes[random.below(NODES as u64) as usize];
             let long = random.millis(10, 6000);
-            match random.below(6) {
+            match random.below(9) {
                 0 => {
                     *node.running.lock().unwrap() = None;
                     sleep(long / 4).await;
@@ -318,6 +330,7 @@ impl World {
                     *node.link.way.lock().unwrap() = match kind {
                         1 | 2 => Way::Cut,
                         3 => Way::Deaf,
+                        4..=6 => Way::Mute(random.below(900)),
                         _ => Way::Slow(random.below(900)),
                     };
                     sleep(long).await;
