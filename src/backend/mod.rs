@@ -4,11 +4,15 @@ pub mod conformance;
 mod intent;
 mod memory;
 mod one_time;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 #[cfg(feature = "endpoint")]
 pub(crate) use self::one_time::digest;
+#[cfg(feature = "redis")]
+pub use self::redis::{Redis, RedisOptions};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::Sqlite;
 #[cfg(all(feature = "sqlite", feature = "endpoint"))]

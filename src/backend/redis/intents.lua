@@ -1,0 +1,2 @@
+-- ARGV: store. Returns ids and records in turn.
+return redis.call('HGETALL', intents)

@@ -1,0 +1,2 @@
+-- ARGV: store, id.
+redis.call('HDEL', intents, ARGV[2])
