@@ -1,114 +1,23 @@
 //! The directory in PostgreSQL, against a server of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+#[path = "common/certificates.rs"]
+#[allow(unreachable_pub)]
+mod certificates;
+#[path = "common/server.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod server;
 
-use tempfile::TempDir;
+use std::{path::Path, time::Duration};
+
 use tower_revocation::directory::{Directory, SqlDirectory, SqlStatements, User};
 
+use self::{
+    certificates::Certificates,
+    server::{PASSWORD, Server},
+};
+
 const ISSUER: &str = "https://issuer.example/";
-const PASSWORD: &str = "s3cret";
-
-/// A private server, which ends with the test.
-struct Server {
-    child: Child,
-    port: u16,
-    _folder: TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Its fast shutdown; a killed one would leave shared memory behind.
-        Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().ok();
-        self.child.wait().ok();
-    }
-}
-
-/// The newest installed server's programs. Debian keeps them out of PATH.
-fn programs() -> PathBuf {
-    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let usable = versions.map(|entry| entry.path().join("bin")).filter(|bin| bin.join("initdb").is_file());
-    let version = |bin: &PathBuf| bin.parent()?.file_name()?.to_str()?.parse::<u32>().ok();
-    usable.max_by_key(version).expect("no /usr/lib/postgresql/*/bin/initdb: install the Debian package `postgresql`")
-}
-
-/// PostgreSQL refuses to run as root.
-fn command(program: &Path) -> Command {
-    if is_root() {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(program);
-        command
-    } else {
-        Command::new(program)
-    }
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    fs::metadata("/proc/self").unwrap().uid() == 0
-}
-
-impl Server {
-    async fn start() -> Self {
-        let bin = programs();
-        let folder = tempfile::tempdir().unwrap();
-        let (data, password) = (folder.path().join("data"), folder.path().join("password"));
-        fs::create_dir(&data).unwrap();
-        fs::write(&password, PASSWORD).unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        if is_root() {
-            let own = Command::new("chown").args(["nobody:nogroup"]).args([&data, &password]).status();
-            assert!(own.unwrap().success());
-        }
-        let made = command(&bin.join("initdb"))
-            .args([
-                "--auth=scram-sha-256",
-                "--username=owner",
-                "--no-sync",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--pwfile",
-            ])
-            .arg(&password)
-            .arg("-D")
-            .arg(&data)
-            .current_dir(&data)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = command(&bin.join("postgres"))
-            .arg("-D")
-            .arg(&data)
-            .args(["-p", &port.to_string(), "-h", "127.0.0.1", "-c", "fsync=off", "-c"])
-            .arg(format!("unix_socket_directories={}", data.display()))
-            .current_dir(&data)
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(folder.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let server = Self { child, port, _folder: folder };
-        let log = server._folder.path().join("log");
-        for attempt in 0.. {
-            match sqlx::PgPool::connect(&server.url()).await {
-                Ok(_) => break,
-                Err(error) if attempt == 100 => panic!("{error}: {}", fs::read_to_string(&log).unwrap()),
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-            }
-        }
-        server
-    }
-
-    fn url(&self) -> String {
-        format!("postgres://owner:{PASSWORD}@127.0.0.1:{}/postgres", self.port)
-    }
-}
 
 fn statements() -> SqlStatements {
     let mut statements = SqlStatements::default();
@@ -121,7 +30,7 @@ fn statements() -> SqlStatements {
 
 #[tokio::test]
 async fn a_directory_in_postgresql() {
-    let server = Server::start().await;
+    let server = Server::postgres();
     let pool = sqlx::PgPool::connect(&server.url()).await.unwrap();
     for statement in [
         "CREATE TABLE users (issuer text, sub varchar(20), attribute text, value text, position int)",
@@ -173,7 +82,7 @@ async fn a_directory_in_postgresql() {
     // What cannot be reached is named, its password is not.
     let wrong = server.url().replace(PASSWORD, "wr0ng");
     let error = SqlDirectory::connect(&wrong, statements()).await.unwrap_err().to_string();
-    let place = format!("postgres://owner@127.0.0.1:{}/postgres", server.port);
+    let place = format!("postgres://owner@127.0.0.1:{}/postgres", server.port());
     assert!(error.contains(&place) && !error.contains("wr0ng"), "{error}");
     let error = SqlDirectory::connect("mysql://owner:s3cret@db/users", statements()).await.unwrap_err().to_string();
     assert!(error.contains("postgres://") && !error.contains(PASSWORD), "{error}");
@@ -186,4 +95,32 @@ async fn a_directory_in_postgresql() {
     let error = SqlDirectory::connect(&url, statements()).await.unwrap_err().to_string();
     assert!(error.contains(&place) && !error.contains(PASSWORD), "{error}");
     assert!(began.elapsed() < Duration::from_secs(25));
+}
+
+#[tokio::test]
+async fn over_tls_with_the_right_server_only() {
+    let (ours, others) = (Certificates::new(), Certificates::new());
+    let server = Server::postgres_with(&ours.postgres_options().each_ref().map(String::as_str));
+    let pool = sqlx::PgPool::connect(&server.url()).await.unwrap();
+    sqlx::query("CREATE VIEW users AS SELECT 'https://issuer.example/' AS issuer, ssl::text AS sub FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let mut statements = SqlStatements::default();
+    statements.find_users = Some("SELECT issuer, sub FROM users WHERE $1 = $2".to_owned());
+    let connect = async |ca: &Path, host: &str| {
+        let url = format!("{}?sslmode=verify-full&sslrootcert={}", server.url(), ca.display());
+        SqlDirectory::connect(&url.replace("127.0.0.1", host), statements.clone()).await
+    };
+    let directory = connect(&ours.authority(), "127.0.0.1").await.unwrap();
+    let found = directory.find_users("x", "x", &[ISSUER.to_owned()]).await.unwrap();
+    assert_eq!(found, [User::new(ISSUER, "true")], "the connection is encrypted");
+    for (ca, host) in [(others.authority(), "127.0.0.1"), (ours.authority(), "localhost")] {
+        let error = connect(&ca, host).await.unwrap_err().to_string();
+        assert!(error.contains("certificate") && !error.contains(PASSWORD), "{error}");
+    }
+    let plain = Server::postgres();
+    let url = format!("{}?sslmode=verify-full&sslrootcert={}", plain.url(), ours.authority().display());
+    let error = SqlDirectory::connect(&url, statements.clone()).await.unwrap_err().to_string();
+    assert!(!error.contains(PASSWORD), "{error}");
 }

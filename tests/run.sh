@@ -20,7 +20,7 @@ export REVOCATION_TESTS_FULL=$full
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 
 # Command and the Debian package that brings it.
-needed=(cc:gcc setpriv:util-linux redis-server:redis-server openssl:openssl)
+needed=(cc:gcc setpriv:util-linux pkill:procps redis-server:redis-server nats-server:nats-server openssl:openssl)
 
 missing=()
 for pair in "${needed[@]}"; do
@@ -58,7 +58,7 @@ run_tests() {
 step 'format' cargo fmt --all --check
 step 'clippy, everything' cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 step 'clippy, no features' cargo clippy --quiet --locked --lib --no-default-features -- -D warnings
-for feature in jwt sync endpoint jwks-http sqlite postgres redis mtls directory-file tracing; do
+for feature in jwt sync endpoint jwks-http sqlite postgres redis nats mtls directory-file tracing; do
   step "clippy, only $feature" cargo clippy --quiet --locked --lib --no-default-features --features "$feature" -- -D warnings
 done
 step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --locked --workspace --no-deps --all-features

@@ -3,14 +3,22 @@
 pub mod conformance;
 mod intent;
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
 mod one_time;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "nats")]
+pub use self::nats::{Nats, NatsOptions};
 #[cfg(feature = "endpoint")]
 pub(crate) use self::one_time::digest;
+#[cfg(feature = "postgres")]
+pub use self::postgres::Postgres;
 #[cfg(feature = "redis")]
 pub use self::redis::{Redis, RedisOptions};
 #[cfg(feature = "sqlite")]

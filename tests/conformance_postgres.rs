@@ -1,0 +1,92 @@
+//! The conformance suite, run for PostgreSQL.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "common/server.rs"]
+#[allow(dead_code, unreachable_pub, clippy::expect_used, clippy::panic, missing_docs)]
+mod server;
+
+use std::{
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use sqlx::{Connection, PgConnection};
+use tower_revocation::{
+    backend::{Backend, FleetSettings, NodeStatus, Postgres, conformance::Harness},
+    revocation::{Change, Lifetimes, Revocation, Scope, ScopeHasher},
+};
+
+use self::server::Server;
+
+mod postgres {
+    use super::*;
+
+    async fn fresh() -> OnServer {
+        OnServer::new("default")
+    }
+
+    tower_revocation::conformance_tests!(fresh);
+}
+
+/// Two fleets in one schema do not see each other.
+mod postgres_namespace {
+    use super::*;
+
+    async fn fresh() -> OnServer {
+        let harness = OnServer::new("ours");
+        let theirs = harness.open().await.namespace("theirs");
+        let hasher = ScopeHasher::random();
+        let scope = |n: u32| Scope::token("https://issuer.example/", n.to_string());
+        let record = |n| Revocation::new(scope(n)).into_record(&hasher, &Lifetimes::DEFAULT, 1000);
+        let batch: Vec<_> = (0..5000).map(|n| Change::Revoke(record(n))).collect();
+        theirs.agree(&FleetSettings::new(1, &Lifetimes::DEFAULT, None)).await.unwrap();
+        theirs.publish(&batch).await.unwrap();
+        theirs.heartbeat(&NodeStatus::new("theirs", true, Duration::from_secs(600))).await.unwrap();
+        harness
+    }
+
+    tower_revocation::conformance_tests!(fresh);
+}
+
+struct OnServer {
+    server: Mutex<Server>,
+    namespace: &'static str,
+}
+
+impl OnServer {
+    fn new(namespace: &'static str) -> Self {
+        Self { server: Mutex::new(Server::postgres()), namespace }
+    }
+
+    fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().unwrap()
+    }
+}
+
+impl Harness for OnServer {
+    type Backend = Postgres;
+
+    async fn open(&self) -> Postgres {
+        let url = self.server().url();
+        Postgres::connect(&url).await.unwrap().namespace(self.namespace)
+    }
+
+    async fn restart(&self) {
+        self.server().crash();
+    }
+
+    async fn plant(&self, record: &[u8]) -> bool {
+        let url = self.server().url();
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        sqlx::query(
+            "INSERT INTO tower_revocation.changes (namespace, key, retain_until, record) VALUES ($1, '', 9, $2)",
+        )
+        .bind(self.namespace)
+        .bind(record)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+        true
+    }
+}
