@@ -320,6 +320,21 @@ async fn sqlite_keeps_its_promises() {
     keeps_its_promises("sqlite").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn redis_keeps_its_promises() {
+    keeps_its_promises("redis").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn postgres_keeps_its_promises() {
+    keeps_its_promises("postgres").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nats_keeps_its_promises() {
+    keeps_its_promises("nats").await;
+}
+
 /// A node: what this binary is when a run starts it.
 #[test]
 #[ignore = "runs as a process of its own"]

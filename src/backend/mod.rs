@@ -1,6 +1,7 @@
 //! The shared truth behind the denylists of a fleet: durable, ordered, with a change feed.
 
 pub mod conformance;
+mod connect;
 mod intent;
 mod memory;
 #[cfg(feature = "nats")]
@@ -26,6 +27,7 @@ pub use self::sqlite::Sqlite;
 #[cfg(all(feature = "sqlite", feature = "endpoint"))]
 pub(crate) use self::sqlite::create as create_private;
 pub use self::{
+    connect::connect,
     intent::Intent,
     memory::Memory,
     one_time::{Claim, OneTime},

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::{
     jitter::Jitter,
-    replica::{self, SILENCE, State},
+    replica::{Applier, SILENCE, State},
 };
 use crate::{
     backend::{Backend, BackendError, BackendErrorKind, Event},
@@ -119,7 +119,9 @@ async fn compare(
     missing.retain(|change| !denylist.holds(change));
     if !missing.is_empty() {
         let count = missing.len() as u64;
-        replica::apply(denylist, missing).await?;
+        let mut applier = Applier::to(denylist);
+        applier.apply(missing).await?;
+        applier.done().await?;
         repairs.here.fetch_add(count, Ordering::Relaxed);
         #[cfg(feature = "tracing")]
         tracing::error!(count, "this node had missed revocations that the backend holds; it holds them now");

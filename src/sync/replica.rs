@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 
 use super::{
     jitter::Jitter,
@@ -94,6 +97,7 @@ async fn follow_once(
     let clock = Arc::clone(denylist.clock());
     let mut unreadable = BTreeSet::new();
     let mut feed = backend.follow(from.clone(), &*clock);
+    let mut applier = Applier::to(denylist);
     // What a store held that may be in another life now.
     let mut snapshot = None;
     loop {
@@ -114,7 +118,7 @@ async fn follow_once(
                 if let Some(snapshot) = &mut snapshot {
                     snapshot.note(&changes);
                 }
-                if let Err(error) = apply(denylist, changes).await {
+                if let Err(error) = applier.apply(changes).await {
                     return error;
                 }
             }
@@ -125,6 +129,9 @@ async fn follow_once(
                 state.send_modify(|state| state.unreadable.clone_from(&unreadable));
             }
             Event::CaughtUp { position, as_of } => {
+                if let Err(error) = applier.done().await {
+                    return error;
+                }
                 // An unreadable record may be a revocation: a node that has one is never in step. It asks again
                 // from where it last was, so that it goes on by itself once the record has been dealt with.
                 if !unreadable.is_empty() {
@@ -168,29 +175,48 @@ fn caught_up(denylist: &Denylist, state: &watch::Sender<State>, position: Positi
     });
 }
 
-/// Applies changes. Many go to a blocking thread: moka works off its backlog on the caller's.
-pub(super) async fn apply(denylist: &Arc<Denylist>, changes: Vec<Change>) -> Result<(), BackendError> {
-    const FEW: usize = 64;
-    let few = changes.len() <= FEW;
-    if few {
-        denylist.apply(&changes);
-        if !denylist.wants_maintenance() {
-            return Ok(());
-        }
+/// Applies changes in their order, while the next ones are fetched. Many go to a blocking thread: moka works off its
+/// backlog on the caller's.
+pub(super) struct Applier<'a> {
+    denylist: &'a Arc<Denylist>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl<'a> Applier<'a> {
+    pub(super) const fn to(denylist: &'a Arc<Denylist>) -> Self {
+        Self { denylist, running: None }
     }
-    let list = Arc::clone(denylist);
-    let work = move || {
-        if !few {
-            list.apply(&changes);
+
+    pub(super) async fn apply(&mut self, changes: Vec<Change>) -> Result<(), BackendError> {
+        const FEW: usize = 64;
+        self.done().await?;
+        let few = changes.len() <= FEW;
+        if few {
+            self.denylist.apply(&changes);
+            if !self.denylist.wants_maintenance() {
+                return Ok(());
+            }
         }
-        if list.wants_maintenance() {
-            list.maintain();
-        }
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        // Only where the runtime is going down: nothing may count as applied then.
-        BackendError::new(BackendErrorKind::Unavailable, "applying changes to the denylist").because(error)
-    })
+        let list = Arc::clone(self.denylist);
+        self.running = Some(tokio::task::spawn_blocking(move || {
+            if !few {
+                list.apply(&changes);
+            }
+            if list.wants_maintenance() {
+                list.maintain();
+            }
+        }));
+        Ok(())
+    }
+
+    /// Waits until all of it is applied.
+    pub(super) async fn done(&mut self) -> Result<(), BackendError> {
+        let Some(running) = self.running.take() else { return Ok(()) };
+        running.await.map_err(|error| {
+            // Only where the runtime is going down: nothing may count as applied then.
+            BackendError::new(BackendErrorKind::Unavailable, "applying changes to the denylist").because(error)
+        })
+    }
 }
 
 async fn maintain(denylist: Arc<Denylist>) {

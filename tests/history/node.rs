@@ -14,8 +14,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tower_revocation::{
-    Revocations,
-    backend::{Backend, Sqlite},
+    Revocations, backend,
     denylist::{Staleness, Verdict},
     revocation::{Revocation, Scope},
     sync::SyncConfig,
@@ -165,14 +164,6 @@ impl Clock for Off {
     }
 }
 
-async fn open(url: &str) -> Option<Arc<dyn Backend>> {
-    let scheme = url.split(':').next()?;
-    Some(match scheme {
-        "sqlite" => Arc::new(Sqlite::connect(url).await.ok()?),
-        other => panic!("no such store: {other}"),
-    })
-}
-
 /// The item's token: every other item is about a user.
 fn scope(item: u64) -> Scope {
     if item.is_multiple_of(2) {
@@ -214,7 +205,7 @@ async fn serve(config: Value) {
             settings.denylist.clock = clocks.clone();
             settings.compare_every = Duration::from_secs(3);
             settings.publish_timeout = Duration::from_secs(2);
-            if let Some(backend) = open(config["url"].as_str().unwrap()).await
+            if let Ok(backend) = backend::connect(config["url"].as_str().unwrap()).await
                 && let Ok(revocations) = Revocations::start_unloaded(backend, settings).await
             {
                 let _ = starting.set(revocations);
