@@ -6,6 +6,7 @@ mod common;
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -23,18 +24,19 @@ struct Example {
     address: SocketAddr,
 }
 
+fn binary(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.join("examples").join(name)
+}
+
 impl Example {
     fn start(name: &str) -> Self {
-        let mut path = std::env::current_exe().unwrap();
-        path.pop();
-        path.pop();
         // A port that was free a moment ago; the example has no way to say which one it took.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut child = Command::new(path.join("examples").join(name))
-            .env("PORT", port.to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            Command::new(binary(name)).env("PORT", port.to_string()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = lines.map_while(Result::ok).any(|line| line == "ready");
         let example = Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)) };
@@ -219,4 +221,15 @@ async fn token_authority() {
     let refused = example.post(TOKEN, "app", FORM, &refresh(&refresh_2)).await;
     assert_eq!(error(&refused), (400, "invalid_grant".to_owned()));
     assert_eq!(example.me(&bystander).await, 200);
+}
+
+#[test]
+fn custom_backend() {
+    let ran = Command::new(binary("custom_backend")).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(
+        ran.status.success() && said.contains("keeps every promise"),
+        "{said}{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
 }

@@ -290,3 +290,18 @@ async fn an_endpoint_that_waits_does_so_for_unknown_tokens_too() {
         content-length: 9\r\n\r\ntoken=x.y";
     assert_eq!(common::raw(address, unknown).await.status, 503);
 }
+
+/// A store that has lost the announcements is no reason not to wait for nodes that are known.
+#[tokio::test]
+async fn nodes_that_vanish_from_the_list_are_waited_for() {
+    let (store, clock) = (Memory::new(), clock());
+    let a = node("a", store.clone(), &clock).await;
+    let silent = NodeStatus::new("silent", true, LEASE);
+    store.heartbeat(&silent).await.unwrap();
+    eventually("it is known", async || a.nodes().iter().any(|node| node.status.node == "silent")).await;
+    store.retire(&silent).await.unwrap();
+    let _ = a.revoke(Revocation::new(scope("x"))).await.unwrap();
+    assert!(!a.everywhere(Duration::from_millis(300)).await.unwrap().is_complete());
+    clock.advance(LEASE + LEASE / 10);
+    assert!(a.everywhere(SOON).await.unwrap().is_complete());
+}

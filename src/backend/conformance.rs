@@ -106,6 +106,7 @@ macro_rules! conformance_tests {
             keeps_the_extremes
             delivers_whatever_the_clock_says
             lists_nodes_until_they_retire
+            lists_nodes_over_a_crash
             starts_over_from_a_foreign_position
             survives_a_crash
             lets_one_claim_a_message
@@ -726,6 +727,22 @@ pub async fn keeps_intents_over_a_crash<H: Harness>(harness: &H) {
     harness.restart().await;
     let store = harness.open().await;
     assert_eq!(done("intents", store.intents()).await, intents[1..], "intents, and that they are settled, survive");
+}
+
+/// A node that was listed is listed after the hardest crash that the store's [`Durability`] covers: it may still serve.
+pub async fn lists_nodes_over_a_crash<H: Harness>(harness: &H) {
+    let one = NodeStatus::new("one", true, Duration::from_secs(60));
+    {
+        let store = harness.open().await;
+        if store.durability() == Durability::None {
+            return;
+        }
+        done("heartbeat", store.heartbeat(&one)).await;
+    }
+    harness.restart().await;
+    let store = harness.open().await;
+    let nodes = done("heartbeat", store.heartbeat(&NodeStatus::new("two", true, Duration::from_secs(60)))).await;
+    assert!(nodes.contains(&one), "the announcement of a node survives: {nodes:?}");
 }
 
 /// A record that cannot be read is reported, by name, and never skipped in silence; all others are delivered.

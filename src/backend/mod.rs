@@ -69,7 +69,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Announces what this node has applied, in place of what it announced before, and returns what every node has
     /// announced, itself included. The store judges no lease: it has other clocks.
     ///
-    /// An announcement must be visible to every later call on every node, but need not survive a crash of the store.
+    /// An announcement must be visible to every later call on every node, and the first one of a node must survive what
+    /// an acknowledged write survives: whoever publishes waits for the nodes that are listed.
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>>;
 
     /// Takes a node off the list, unless it has announced something else than this since.

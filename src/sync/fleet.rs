@@ -28,6 +28,10 @@ fn with_drift(lease: Duration) -> Duration {
     lease + lease / 64 + Duration::from_millis(20)
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// After how many leases without a sign a node is taken off the list.
 const FORGOTTEN: u32 = 20;
 
@@ -45,7 +49,9 @@ impl Fleet {
     /// Takes in what the store lists at `now` or later.
     pub(super) fn heard(&self, list: &[NodeStatus], now: Moment) {
         let mut nodes = self.lock();
-        nodes.retain(|name, _| list.iter().any(|status| status.node == *name));
+        // What a store has lost says nothing of the node: it may serve until its lease has run out.
+        let may_serve = |seen: &Seen| now.monotonic.saturating_sub(seen.since) <= millis(with_drift(seen.status.lease));
+        nodes.retain(|name, seen| list.iter().any(|status| status.node == *name) || may_serve(seen));
         for status in list {
             let same = |seen: &Seen| (seen.status.session, seen.status.beat) == (status.session, status.beat);
             if !nodes.get(&status.node).is_some_and(same) {

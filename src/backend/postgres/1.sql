@@ -29,8 +29,8 @@ CREATE TABLE {s}.changes (
 CREATE INDEX changes_by_key ON {s}.changes (namespace, key);
 CREATE INDEX changes_by_retention ON {s}.changes (namespace, retain_until);
 
--- What the nodes say of themselves (JSON). It need not survive a crash, so it costs no write-ahead log.
-CREATE UNLOGGED TABLE {s}.nodes (
+-- What the nodes say of themselves (JSON).
+CREATE TABLE {s}.nodes (
     namespace text NOT NULL,
     node text NOT NULL,
     status text NOT NULL,
