@@ -179,7 +179,19 @@ fn each_once(
 }
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut criterion = Criterion::default()
+        .without_plots()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_millis(1500))
+        .configure_from_args();
+    let one_threaded = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    measure(&mut criterion, &one_threaded, "one-threaded");
+    let with_a_worker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    measure(&mut criterion, &with_a_worker, "with a worker");
+    criterion.final_summary();
+}
+
+fn measure(criterion: &mut Criterion, runtime: &Runtime, kind: &str) {
     let mut config = SyncConfig::new(Staleness::refuse_after(Duration::from_secs(600)));
     config.denylist.budget = 5_000_000;
     let revocations = runtime.block_on(Revocations::start(Memory::new(), config)).unwrap();
@@ -196,43 +208,37 @@ fn main() {
         || RevocationLayer::new(revocations.denylist().clone(), FromExtension::<Identity>::new()).deny_with(Bare);
     let service = EndpointLayer::new(check(), endpoints).unwrap().layer(Bounce);
 
-    let mut criterion = Criterion::default()
-        .without_plots()
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_millis(1500))
-        .configure_from_args();
     let claims = Claims::new(ISSUER).jti("1").sid("s").sub("alice").client_id("app").iat(unix()).exp(unix() + 3600);
     let identity = Identity::with_keys(&claims, revocations.denylist().hasher());
     for path in ["/", "/api/v1/orders/4711/items"] {
         let mut request = Request::get(path).body(Full::default()).unwrap();
         request.extensions_mut().insert(identity.clone());
-        passing(&mut criterion, &format!("pass {path}, check alone"), check().layer(Bounce), &request);
-        passing(&mut criterion, &format!("pass {path}, with endpoints"), service.clone(), &request);
+        passing(criterion, &format!("{kind}: pass {path}, check alone"), check().layer(Bounce), &request);
+        passing(criterion, &format!("{kind}: pass {path}, with endpoints"), service.clone(), &request);
     }
     let one = |n: usize| token(json!({"jti": format!("bench-{n}"), "sub": format!("user-{n}")}));
     let verifier = verifier();
-    criterion.bench_function("token, its verification alone", |bencher| {
+    criterion.bench_function(&format!("{kind}: token, its verification alone"), |bencher| {
         let turn = Cell::new(0);
         let next = || one(turn.replace(turn.get() + 1));
         bencher.iter_batched(next, |token| verifier.verify(&token, unix()).unwrap(), BatchSize::SmallInput);
     });
     let turn = Cell::new(1_000_000_000);
-    criterion.bench_function("token, revoked", |bencher| {
+    criterion.bench_function(&format!("{kind}: token, revoked"), |bencher| {
         let next = || form("/oauth/revoke", format!("token={}", one(turn.replace(turn.get() + 1))));
         let revoke = |request| async {
             let response = service.clone().oneshot(request).await.unwrap();
             assert_eq!(response.status(), 200);
             response
         };
-        bencher.to_async(&runtime).iter_batched(next, revoke, BatchSize::SmallInput);
+        bencher.to_async(runtime).iter_batched(next, revoke, BatchSize::SmallInput);
     });
     let sessions = (0..1000)
         .map(|n| form("/oauth/revoke_session", format!("user_criterion_key=sub&user_criterion_value=visitor-{n}")));
-    each_once(&runtime, "session, user with 50 sessions", &service, 200, sessions);
+    each_once(runtime, &format!("{kind}: session, user with 50 sessions"), &service, 200, sessions);
     let globals = (0..USERS).map(|n| {
         let subject = json!({"format": "iss_sub", "iss": ISSUER, "sub": format!("user-{n}")});
         request("/oauth/global-token-revocation", "application/json", json!({"sub_id": subject}).to_string())
     });
-    each_once(&runtime, "global, user with 10,000 recorded tokens", &service, 204, globals);
-    criterion.final_summary();
+    each_once(runtime, &format!("{kind}: global, user with 10,000 recorded tokens"), &service, 204, globals);
 }
