@@ -1,14 +1,15 @@
 //! The conformance suite, run for every backend of this crate.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{path::PathBuf, time::Duration};
+#[path = "common/neighbour.rs"]
+#[allow(unreachable_pub, missing_docs)]
+mod neighbour;
+
+use std::path::PathBuf;
 
 use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
-use tower_revocation::{
-    backend::{Backend, FleetSettings, Memory, NodeStatus, Sqlite, conformance::Harness},
-    revocation::{Change, Lifetimes, Revocation, Scope, ScopeHasher},
-};
+use tower_revocation::backend::{Memory, Sqlite, conformance::Harness};
 
 mod memory {
     use super::*;
@@ -43,13 +44,7 @@ mod sqlite_namespace {
     async fn fresh() -> InFile {
         let harness = InFile { directory: directory(), namespace: "ours" };
         let theirs = Sqlite::open(harness.path()).await.unwrap().namespace("theirs");
-        let scope = |n: u32| Scope::token("https://issuer.example/", n.to_string());
-        let hasher = ScopeHasher::random();
-        let record = |n| Revocation::new(scope(n)).into_record(&hasher, &Lifetimes::DEFAULT, 1000);
-        let batch: Vec<_> = (0..5000).map(|n| Change::Revoke(record(n))).collect();
-        theirs.agree(&FleetSettings::new(1, &Lifetimes::DEFAULT, None)).await.unwrap();
-        theirs.publish(&batch).await.unwrap();
-        theirs.heartbeat(&NodeStatus::new("theirs", true, Duration::from_secs(600))).await.unwrap();
+        neighbour::settle(&theirs).await;
         harness
     }
 

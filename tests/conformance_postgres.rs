@@ -2,20 +2,17 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/neighbour.rs"]
+#[allow(unreachable_pub, missing_docs)]
+mod neighbour;
 #[path = "common/server.rs"]
 #[allow(dead_code, unreachable_pub, clippy::expect_used, clippy::panic, missing_docs)]
 mod server;
 
-use std::{
-    sync::{Mutex, MutexGuard},
-    time::Duration,
-};
+use std::sync::{Mutex, MutexGuard};
 
 use sqlx::{Connection, PgConnection};
-use tower_revocation::{
-    backend::{Backend, FleetSettings, NodeStatus, Postgres, conformance::Harness},
-    revocation::{Change, Lifetimes, Revocation, Scope, ScopeHasher},
-};
+use tower_revocation::backend::{Postgres, conformance::Harness};
 
 use self::server::Server;
 
@@ -36,13 +33,7 @@ mod postgres_namespace {
     async fn fresh() -> OnServer {
         let harness = OnServer::new("ours");
         let theirs = harness.open().await.namespace("theirs");
-        let hasher = ScopeHasher::random();
-        let scope = |n: u32| Scope::token("https://issuer.example/", n.to_string());
-        let record = |n| Revocation::new(scope(n)).into_record(&hasher, &Lifetimes::DEFAULT, 1000);
-        let batch: Vec<_> = (0..5000).map(|n| Change::Revoke(record(n))).collect();
-        theirs.agree(&FleetSettings::new(1, &Lifetimes::DEFAULT, None)).await.unwrap();
-        theirs.publish(&batch).await.unwrap();
-        theirs.heartbeat(&NodeStatus::new("theirs", true, Duration::from_secs(600))).await.unwrap();
+        neighbour::settle(&theirs).await;
         harness
     }
 

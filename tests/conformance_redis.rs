@@ -3,13 +3,10 @@
 
 mod common;
 
-use std::{sync::Mutex, time::Duration};
+use std::sync::Mutex;
 
 use common::server::Server;
-use tower_revocation::{
-    backend::{Backend, FleetSettings, NodeStatus, Redis, conformance::Harness},
-    revocation::{Change, Lifetimes, Revocation, Scope, ScopeHasher},
-};
+use tower_revocation::backend::{Redis, conformance::Harness};
 
 mod one_server {
     use super::*;
@@ -28,13 +25,7 @@ mod namespace {
     async fn fresh() -> OnServer {
         let harness = OnServer { server: Mutex::new(Server::redis()), namespace: "ours" };
         let theirs = Redis::options(&harness.url()).unwrap().namespace("theirs").connect().await.unwrap();
-        let hasher = ScopeHasher::random();
-        let scope = |n: u32| Scope::token("https://issuer.example/", n.to_string());
-        let record = |n| Revocation::new(scope(n)).into_record(&hasher, &Lifetimes::DEFAULT, 1000);
-        let batch: Vec<_> = (0..5000).map(|n| Change::Revoke(record(n))).collect();
-        theirs.agree(&FleetSettings::new(1, &Lifetimes::DEFAULT, None)).await.unwrap();
-        theirs.publish(&batch).await.unwrap();
-        theirs.heartbeat(&NodeStatus::new("theirs", true, Duration::from_secs(600))).await.unwrap();
+        common::neighbour::settle(&theirs).await;
         harness
     }
 

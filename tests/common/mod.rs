@@ -12,6 +12,7 @@
 pub mod faults;
 pub mod faulty;
 pub mod log;
+pub mod neighbour;
 pub mod server;
 
 use std::{
