@@ -668,6 +668,14 @@ async fn rule_8_cutoffs() {
     server.assert_dead(&[&token(json!({"sub": "alice", "iat": before}))]).await;
     server.assert_alive(&[&token(json!({"sub": "alice", "iat": after + 1}))]).await;
 
+    let server = Setup::new(Profile::Standard).global(|global| global.cutoff(CutoffChoice::Lax)).start().await;
+    let before = unix();
+    let answer = server.global("admin", iss_sub(ISSUER, "alice")).await;
+    let after = unix();
+    assert_eq!((answer.status, answer.header("revocation-effective-until")), (204, None));
+    server.assert_dead(&[&token(json!({"sub": "alice", "iat": before - 1}))]).await;
+    server.assert_alive(&[&token(json!({"sub": "alice", "iat": after}))]).await;
+
     let strict = |global: GlobalEndpoint| global.cutoff(CutoffChoice::Strict).unknown_user(UnknownUser::NoContent);
     let server = Setup::new(Profile::Standard).global(strict).start().await;
     let before = unix();
