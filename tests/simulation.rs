@@ -12,7 +12,10 @@ mod laws;
 use std::{
     fmt,
     future::Future,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -83,6 +86,8 @@ enum Way {
 struct Link {
     store: Memory,
     way: Arc<Mutex<Way>>,
+    /// Whether the process that uses it has not crashed. Nothing that a crashed one still does arrives anywhere.
+    alive: Arc<AtomicBool>,
     random: Arc<Mutex<Random>>,
 }
 
@@ -101,6 +106,9 @@ impl Link {
     async fn travel(&self, answer: bool) -> bool {
         let usual = self.random.lock().unwrap().millis(0, 5);
         sleep(usual).await;
+        if !self.alive.load(Ordering::SeqCst) {
+            return false;
+        }
         match self.way() {
             Way::Good => true,
             Way::Slow(more) | Way::Mute(more) => {
@@ -236,6 +244,7 @@ impl Verifier for Credulous {
 struct Running {
     revocations: Revocations,
     guard: Arc<Guard<Verify<Credulous>>>,
+    alive: Arc<AtomicBool>,
 }
 
 impl Running {
@@ -271,9 +280,11 @@ impl Node {
             config.denylist.clock = self.clock.clone();
             config.publish_timeout = Duration::from_secs(1);
             config.compare_every = Duration::from_secs(7);
-            if let Ok(revocations) = Revocations::start_unloaded(self.link.clone(), config).await {
+            let alive = Arc::new(AtomicBool::new(true));
+            let link = Link { alive: alive.clone(), ..self.link.clone() };
+            if let Ok(revocations) = Revocations::start_unloaded(link, config).await {
                 let guard = Guard::new(revocations.denylist().clone(), Verify::new(Credulous), Policy::default());
-                *self.running.lock().unwrap() = Some(Running { revocations, guard: Arc::new(guard) });
+                *self.running.lock().unwrap() = Some(Running { revocations, guard: Arc::new(guard), alive });
                 return;
             }
         }
@@ -308,7 +319,7 @@ impl World {
     }
 
     async fn revoke(&self, node: usize, item: Item, everywhere: bool) {
-        let Some(Running { revocations, .. }) = self.nodes[node].running() else { return };
+        let Some(Running { revocations, alive, .. }) = self.nodes[node].running() else { return };
         let start = self.began.elapsed();
         let what = match revocations.revoke(Revocation::new(scope(item))).await {
             Err(_) => What::NotRevoked,
@@ -318,7 +329,10 @@ impl World {
                 _ => What::Revoked(Success::Local),
             },
         };
-        self.note(item, node, start, what);
+        // What a crashed node would have answered nobody has heard.
+        if alive.load(Ordering::SeqCst) {
+            self.note(item, node, start, what);
+        }
     }
 
     fn check(&self, node: usize, item: Item) {
@@ -358,7 +372,9 @@ impl World {
             let long = random.millis(10, 6000);
             match random.below(9) {
                 0 => {
-                    *node.running.lock().unwrap() = None;
+                    if let Some(running) = node.running.lock().unwrap().take() {
+                        running.alive.store(false, Ordering::SeqCst);
+                    }
                     sleep(long / 4).await;
                     let _ = timeout(LENGTH, node.start()).await;
                 }
@@ -408,6 +424,7 @@ async fn run(seed: u64) -> [usize; 3] {
         link: Link {
             store: store.clone(),
             way: Arc::default(),
+            alive: Arc::new(AtomicBool::new(true)),
             random: Arc::new(Mutex::new(Random::new(random.next()))),
         },
         clock: Arc::new(Skewed {
