@@ -284,7 +284,11 @@ impl Node {
             let link = Link { alive: alive.clone(), ..self.link.clone() };
             if let Ok(revocations) = Revocations::start_unloaded(link, config).await {
                 let guard = Guard::new(revocations.denylist().clone(), Verify::new(Credulous), Policy::default());
-                *self.running.lock().unwrap() = Some(Running { revocations, guard: Arc::new(guard), alive });
+                let new = Running { revocations, guard: Arc::new(guard), alive };
+                // Two processes never have one name.
+                if let Some(old) = self.running.lock().unwrap().replace(new) {
+                    old.alive.store(false, Ordering::SeqCst);
+                }
                 return;
             }
         }

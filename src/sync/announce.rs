@@ -74,8 +74,8 @@ impl Announcements {
             let (sent, began) = (denylist.now(), Instant::now());
             match tokio::time::timeout(PATIENCE, backend.heartbeat(&status)).await {
                 Ok(Ok(list)) => {
-                    standing.renewed(sent);
                     let now = denylist.now();
+                    standing.renewed(sent, now);
                     self.fleet.heard(&list, now);
                     self.answered.send_replace(Some(began));
                     for gone in self.fleet.forgotten(now) {

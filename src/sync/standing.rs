@@ -35,11 +35,12 @@ impl Standing {
         self.memberships.subscribe()
     }
 
-    /// An announcement was stored that was sent at `sent`.
-    pub(super) fn renewed(&self, sent: Moment) {
+    /// An announcement was stored that was sent at `sent`, as the node heard at `answered`.
+    pub(super) fn renewed(&self, sent: Moment, answered: Moment) {
         let lease = self.denylist.staleness_policy().after();
         let mut inner = self.lock();
-        let lapsed = inner.renewed.is_none_or(|last| sent.since(last) > lease);
+        // It may have been stored as late as that: nobody may have waited for the node any more by then.
+        let lapsed = inner.renewed.is_none_or(|last| answered.since(last) > lease);
         inner.renewed = Some(sent);
         if lapsed {
             // Others may not have waited for it: what was read before it joined does not count any more.
