@@ -1,6 +1,9 @@
 //! The revocation endpoint in front of axum and hyper, over real sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::needless_pass_by_value, missing_docs)]
 
+#[path = "common/faulty.rs"]
+#[allow(unreachable_pub, dead_code)]
+mod faulty;
 #[path = "common/log.rs"]
 #[allow(unreachable_pub)]
 mod log;
@@ -11,7 +14,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -23,10 +26,8 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use bytes::Bytes;
-use futures_util::{
-    future::{self, BoxFuture, FutureExt},
-    stream::BoxStream,
-};
+use faulty::Faulty;
+use futures_util::future::{self, BoxFuture, FutureExt};
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
@@ -41,18 +42,13 @@ use tokio::{
 use tower::{Layer, ServiceExt, service_fn};
 use tower_revocation::{
     RevocationLayer, Revocations,
-    backend::{
-        Backend, BackendError, BackendErrorKind, Claim, Durability, Event, FleetSettings, Intent, Memory, NodeStatus,
-        OneTime, Position,
-    },
+    backend::{Backend, Memory},
     denylist::{Staleness, Verdict},
     endpoint::{
         Call, Client, ClientAuthenticator, ClientError, Clients, EndpointError, EndpointLayer, Endpoints, Presented,
         RegisteredClient, SecretMethod, TokenEndpoint, Unowned,
     },
-    revocation::{Change, ScopeKey},
     sync::SyncConfig,
-    time::Clock,
     token::{Claims, Identity, OpaqueKeys, Verifier, Verify, VerifyError},
 };
 
@@ -744,85 +740,16 @@ async fn a_body_that_breaks_off_revokes_nothing() {
 
 // What goes wrong behind it.
 
-/// Memory that can be told to fail its writes.
-#[derive(Clone, Default)]
-struct Flaky {
-    memory: Memory,
-    fails: Arc<AtomicBool>,
-}
-
-impl Backend for Flaky {
-    fn agree<'a>(&'a self, ours: &'a FleetSettings) -> BoxFuture<'a, Result<FleetSettings, BackendError>> {
-        self.memory.agree(ours)
-    }
-
-    fn publish<'a>(&'a self, batch: &'a [Change]) -> BoxFuture<'a, Result<Position, BackendError>> {
-        if self.fails.load(Ordering::Relaxed) {
-            let error = BackendError::new(BackendErrorKind::Unavailable, "told to fail");
-            return future::ready(Err(error)).boxed();
-        }
-        self.memory.publish(batch)
-    }
-
-    fn follow<'a>(
-        &'a self,
-        from: Option<Position>,
-        clock: &'a dyn Clock,
-    ) -> BoxStream<'a, Result<Event, BackendError>> {
-        self.memory.follow(from, clock)
-    }
-
-    fn lookup<'a>(&'a self, keys: &'a [ScopeKey]) -> BoxFuture<'a, Result<Vec<Change>, BackendError>> {
-        self.memory.lookup(keys)
-    }
-
-    fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>> {
-        self.memory.heartbeat(node)
-    }
-
-    fn retire<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<(), BackendError>> {
-        self.memory.retire(node)
-    }
-
-    fn claim_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<Claim, BackendError>> {
-        self.memory.claim_once(claim)
-    }
-
-    fn finish_once<'a>(&'a self, claim: &'a OneTime<'a>) -> BoxFuture<'a, Result<(), BackendError>> {
-        self.memory.finish_once(claim)
-    }
-
-    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, Result<(), BackendError>> {
-        self.memory.intend(intent)
-    }
-
-    fn settle(&self, id: u64) -> BoxFuture<'_, Result<(), BackendError>> {
-        self.memory.settle(id)
-    }
-
-    fn intents(&self) -> BoxFuture<'_, Result<Vec<Intent>, BackendError>> {
-        self.memory.intents()
-    }
-
-    fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>> {
-        self.memory.purge(before)
-    }
-
-    fn durability(&self) -> Durability {
-        self.memory.durability()
-    }
-}
-
 /// F33: nothing is pretended.
 #[tokio::test]
 async fn f33_what_was_not_recorded_is_not_answered_with_success() {
-    let backend = Flaky::default();
+    let backend = Faulty::new(Memory::new());
     let server = Server::with(backend.clone(), TokenEndpoint::new(Toy, clients())).await;
     let webs = token(json!({"jti": "1", "sid": "s"}));
-    backend.fails.store(true, Ordering::Relaxed);
+    backend.faults.publish.store(true, Ordering::Relaxed);
     server.revoke(&webs).await.assert(503, "temporarily_unavailable");
     assert_eq!(server.status(&webs).await, 200);
-    backend.fails.store(false, Ordering::Relaxed);
+    backend.faults.publish.store(false, Ordering::Relaxed);
     server.revoke(&webs).await.assert_ok();
     assert_eq!(server.status(&webs).await, 401);
 }

@@ -100,7 +100,7 @@ impl Announcements {
                 // At once where something was applied, else now and then.
                 _ = tokio::time::timeout_at(next, state.changed()) => {
                     tokio::select! {
-                biased;
+                        biased;
                         () = self.asked.notified() => {}
                         () = tokio::time::sleep_until(began + GAP) => {}
                     }
