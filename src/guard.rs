@@ -14,6 +14,7 @@ use crate::{
     denylist::Denylist,
     policy::{NoToken, Policy, StaleRequests},
     reject::Rejection,
+    response::{Challenge, Denial},
     token::{Asked, Found, Head, Identity, IdentitySource, MissingClaims, Verified},
 };
 
@@ -41,6 +42,7 @@ pub struct Guard<I> {
     denylist: Arc<Denylist>,
     source: I,
     policy: Policy,
+    challenge: Arc<Challenge>,
     counts: Counts,
 }
 
@@ -78,7 +80,14 @@ impl<I: IdentitySource> Guard<I> {
         if policy.stale == StaleRequests::Serve || policy.shadow {
             denylist.serves_somewhere();
         }
-        Self { denylist, source, policy, counts: Counts::default() }
+        Self { denylist, source, policy, challenge: Arc::default(), counts: Counts::default() }
+    }
+
+    /// Says more in challenges.
+    #[must_use]
+    pub fn challenge(mut self, challenge: Challenge) -> Self {
+        self.challenge = Arc::new(challenge);
+        self
     }
 
     /// Judges a request by its head.
@@ -127,6 +136,12 @@ impl<I: IdentitySource> Guard<I> {
         if shadow { Ok(Passed { verified }) } else { Err(rejection) }
     }
 
+    /// The answer to a request with these headers that is refused for `rejection`.
+    pub fn denial(&self, rejection: Rejection, request: &HeaderMap) -> Denial {
+        let retry_after = self.policy.retry_after.as_secs().max(1);
+        Denial::new(rejection, request, self.source.challenges_dpop(), Arc::clone(&self.challenge), retry_after)
+    }
+
     /// The denylist that it asks.
     pub const fn denylist(&self) -> &Arc<Denylist> {
         &self.denylist
@@ -157,10 +172,6 @@ impl<I: IdentitySource> Guard<I> {
     pub fn missing_claims(&self) -> [(&'static str, u64); 3] {
         let MissingClaims { jti, sid, iat } = &self.counts.missing;
         [("jti", jti), ("sid", sid), ("iat", iat)].map(|(name, count)| (name, count.load(Ordering::Relaxed)))
-    }
-
-    pub(crate) fn challenges_dpop(&self) -> bool {
-        self.source.challenges_dpop()
     }
 }
 

@@ -27,7 +27,14 @@ impl<I: IdentitySource> RevocationLayer<I> {
 
     /// The same, with a policy for what requests leave open.
     pub fn with_policy(denylist: Arc<Denylist>, source: I, policy: Policy) -> Self {
-        Self { guard: Arc::new(Guard::new(denylist, source, policy)), deny: Json, insert_identity: false }
+        Self::from(Arc::new(Guard::new(denylist, source, policy)))
+    }
+}
+
+/// Several doors can share one guard, with its cache and counters.
+impl<I> From<Arc<Guard<I>>> for RevocationLayer<I> {
+    fn from(guard: Arc<Guard<I>>) -> Self {
+        Self { guard, deny: Json, insert_identity: false }
     }
 }
 

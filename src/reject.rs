@@ -86,7 +86,8 @@ impl Rejection {
         match self {
             Self::Revoked(reason) => reason.as_str(),
             Self::Unknown(Why::NotReady) => "not_ready",
-            Self::Unknown(_) => "stale",
+            Self::Unknown(Why::Stale) => "stale",
+            Self::Unknown(Why::NoAnswer) => "no_answer",
             Self::Credential(error) => error.as_str(),
             Self::Token(error) => error.as_str(),
             Self::MissingJti => "missing_jti",

@@ -1,6 +1,6 @@
 //! What a refused request is answered.
 
-use std::borrow::Cow;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -20,13 +20,21 @@ pub struct Denial {
     pub grpc: Option<HeaderValue>,
     /// Whether the challenge names the `DPoP` scheme instead of `Bearer`.
     pub dpop: bool,
+    /// What the challenge says besides.
+    pub challenge: Arc<Challenge>,
     /// Seconds after which a 503 is worth another try.
     pub retry_after: u64,
 }
 
 impl Denial {
-    pub(crate) fn new(rejection: Rejection, request: &HeaderMap, dpop: bool, retry_after: u64) -> Self {
-        Self { rejection, grpc: grpc_content_type(request), dpop, retry_after }
+    pub(crate) fn new(
+        rejection: Rejection,
+        request: &HeaderMap,
+        dpop: bool,
+        challenge: Arc<Challenge>,
+        retry_after: u64,
+    ) -> Self {
+        Self { rejection, grpc: grpc_content_type(request), dpop, challenge, retry_after }
     }
 
     /// The answer's status.
@@ -59,15 +67,22 @@ impl Denial {
         headers
     }
 
-    fn challenge(&self) -> Cow<'static, str> {
+    fn challenge(&self) -> String {
         let scheme = if self.dpop { "DPoP" } else { "Bearer" };
-        match self.rejection.error() {
+        let mut challenge = match self.rejection.error() {
             Some(error) => {
-                format!("{scheme} error=\"{error}\", error_description=\"{}\"", self.rejection.description()).into()
+                format!("{scheme} error=\"{error}\", error_description=\"{}\"", self.rejection.description())
             }
             // RFC 6750 §3: at least one parameter, and no error where no credential was presented.
-            None => format!("{scheme} realm=\"api\"").into(),
+            None => format!("{scheme} realm=\"api\""),
+        };
+        let Challenge { scope, resource_metadata } = &*self.challenge;
+        for (name, value) in [("scope", scope), ("resource_metadata", resource_metadata)] {
+            if let Some(value) = value {
+                challenge.extend([", ", name, "=\"", value, "\""]);
+            }
         }
+        challenge
     }
 
     /// The answer's JSON body; empty for gRPC.
@@ -88,6 +103,74 @@ impl Denial {
         response
     }
 }
+
+/// What challenges tell of the resource, besides why a request was refused.
+///
+/// ```
+/// use tower_revocation::response::Challenge;
+///
+/// let challenge = Challenge::new()
+///     .scope("read write")?
+///     .resource_metadata("https://api.example/.well-known/oauth-protected-resource")?;
+/// # let _ = challenge; Ok::<_, tower_revocation::response::ChallengeError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Challenge {
+    scope: Option<String>,
+    resource_metadata: Option<String>,
+}
+
+/// A value that no challenge can carry: `scope` takes the characters of RFC 6749 §3.3, `resource_metadata` a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChallengeError {
+    parameter: &'static str,
+}
+
+impl Challenge {
+    /// Nothing besides.
+    pub const fn new() -> Self {
+        Self { scope: None, resource_metadata: None }
+    }
+
+    /// The scope that the resource asks for, separated by spaces (RFC 6750 §3).
+    ///
+    /// # Errors
+    ///
+    /// Where a character may not be in a scope.
+    pub fn scope(mut self, scope: impl Into<String>) -> Result<Self, ChallengeError> {
+        self.scope =
+            Some(quotable("scope", scope.into(), |byte| matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~'))?);
+        Ok(self)
+    }
+
+    /// The URL of the resource's metadata (RFC 9728 §5.1).
+    ///
+    /// # Errors
+    ///
+    /// Where a character may not be in a URL.
+    pub fn resource_metadata(mut self, url: impl Into<String>) -> Result<Self, ChallengeError> {
+        self.resource_metadata =
+            Some(quotable("resource_metadata", url.into(), |byte| matches!(byte, b'!' | b'#'..=b'[' | b']'..=b'~'))?);
+        Ok(self)
+    }
+}
+
+/// `value` where it can stand between quotes as it is.
+fn quotable(parameter: &'static str, value: String, allowed: fn(u8) -> bool) -> Result<String, ChallengeError> {
+    if !value.is_empty() && value.bytes().all(allowed) { Ok(value) } else { Err(ChallengeError { parameter }) }
+}
+
+impl fmt::Display for ChallengeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the challenge's {} is empty or has a character that it may not have; leave it out or mend it",
+            self.parameter
+        )
+    }
+}
+
+impl std::error::Error for ChallengeError {}
 
 /// The request's content type where it is gRPC or gRPC-Web: the answer carries the same.
 fn grpc_content_type(headers: &HeaderMap) -> Option<HeaderValue> {

@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use crate::{
     Guard, ResponseFuture,
-    response::{Denial, DenyResponse, Json},
+    response::{DenyResponse, Json},
     token::IdentitySource,
 };
 
@@ -71,9 +71,7 @@ where
                 ResponseFuture::passed(self.inner.call(request))
             }
             Err(rejection) => {
-                let retry_after = self.guard.policy().retry_after.as_secs().max(1);
-                let denial = Denial::new(rejection, request.headers(), self.guard.challenges_dpop(), retry_after);
-                let mut response = self.deny.deny(denial);
+                let mut response = self.deny.deny(self.guard.denial(rejection, request.headers()));
                 response.extensions_mut().insert(rejection);
                 ResponseFuture::refused(Ok(response))
             }

@@ -60,6 +60,8 @@ pub enum Why {
     NotReady,
     /// The node was last known to be in step with the backend too long ago.
     Stale,
+    /// A store that had to be asked for this request did not answer in time.
+    NoAnswer,
 }
 
 impl fmt::Display for Why {
@@ -67,6 +69,7 @@ impl fmt::Display for Why {
         f.write_str(match self {
             Self::NotReady => "the denylist is not loaded yet",
             Self::Stale => "the denylist is stale",
+            Self::NoAnswer => "a store that had to be asked did not answer",
         })
     }
 }

@@ -86,6 +86,22 @@ impl<I: IdentitySource, D> FrontLayer<I, D> {
         self
     }
 
+    /// The endpoint that requests to this path are for, also where it is only another spelling of the endpoint's path;
+    /// `None` where the service behind answers by itself, as for an endpoint that is off.
+    pub fn endpoint_at(&self, path: &str) -> Option<EndpointName> {
+        self.front.endpoints.find(path).map(Target::endpoint)
+    }
+
+    /// Whether requests to this path are more than checked: an endpoint's, for metadata, or the recorder's.
+    pub fn takes_part_in(&self, path: &str) -> bool {
+        self.front.way(path).is_some()
+    }
+
+    /// The endpoints, with their switches.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.front.endpoints
+    }
+
     /// Adds what is answered here to the server's metadata (RFC 8414).
     ///
     /// # Errors

@@ -126,6 +126,11 @@ static TOKEN_AUTHORITY: Ways = Ways {
 };
 
 impl Profile {
+    /// The path that it gives an endpoint; `None`: it has no such endpoint.
+    pub fn path(self, endpoint: EndpointName) -> Option<&'static str> {
+        self.ways().path(endpoint)
+    }
+
     pub(super) fn ways(self) -> &'static Ways {
         match self {
             Self::Standard => &STANDARD,

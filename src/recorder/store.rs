@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 
 use super::{Ended, Grant, Member};
@@ -36,6 +38,36 @@ pub trait RecorderStore: Send + Sync + 'static {
 
     /// Forgets the tokens and grants that expired before `before` (Unix seconds).
     fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>>;
+}
+
+impl<S: RecorderStore + ?Sized> RecorderStore for Arc<S> {
+    fn record<'a>(&'a self, grant: &'a Grant, members: &'a [Member]) -> BoxFuture<'a, Result<Recorded, BackendError>> {
+        (**self).record(grant, members)
+    }
+
+    fn find<'a>(&'a self, token: &'a Scope) -> BoxFuture<'a, Result<Option<(Grant, Member)>, BackendError>> {
+        (**self).find(token)
+    }
+
+    fn grants<'a>(&'a self, scopes: &'a [Scope]) -> BoxFuture<'a, Result<Vec<Grant>, BackendError>> {
+        (**self).grants(scopes)
+    }
+
+    fn members<'a>(&'a self, grant: &'a str) -> BoxFuture<'a, Result<Vec<Member>, BackendError>> {
+        (**self).members(grant)
+    }
+
+    fn end<'a>(&'a self, scopes: &'a [Scope]) -> BoxFuture<'a, Result<Vec<Ended>, BackendError>> {
+        (**self).end(scopes)
+    }
+
+    fn spend<'a>(&'a self, token: &'a Scope) -> BoxFuture<'a, Result<bool, BackendError>> {
+        (**self).spend(token)
+    }
+
+    fn purge(&self, before: u64) -> BoxFuture<'_, Result<u64, BackendError>> {
+        (**self).purge(before)
+    }
 }
 
 /// What became of tokens that were to be recorded.

@@ -99,7 +99,7 @@ impl Issuer {
     }
 
     /// Tokens must be of this type, in lower case and without `application/` (RFC 7515 §4.1.9).
-    pub(crate) const fn require_typ(mut self, typ: &'static str) -> Self {
+    pub const fn require_typ(mut self, typ: &'static str) -> Self {
         self.kind = Kind::Exactly(typ);
         self
     }

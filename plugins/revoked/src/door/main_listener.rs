@@ -1,0 +1,103 @@
+//! The main listener: the revocation routes and metadata, and the reverse proxy in front of the server behind.
+
+use std::{convert::Infallible, sync::Arc, task};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tower_layer::Layer as _;
+use tower_revocation::{
+    response::{DenyResponse as _, Json},
+    token::Identity,
+};
+use tower_service::Service;
+
+use super::{form, proxy::Proxy};
+use crate::{body::ProxyBody, config::Fault, engine::Engine};
+
+/// Answers what is ours, checks the rest, and passes on what may pass.
+#[derive(Clone, Debug)]
+pub struct MainListener {
+    behind: Behind,
+}
+
+/// What stands behind the layer.
+#[derive(Clone, Debug)]
+struct Behind {
+    engine: Arc<Engine>,
+    /// `None` where other doors alone are used.
+    proxy: Option<Arc<Proxy>>,
+}
+
+impl MainListener {
+    /// The listener in front of this engine.
+    ///
+    /// # Errors
+    ///
+    /// Where the server behind cannot be reached in the way that the configuration says.
+    pub fn new(engine: Arc<Engine>) -> Result<Self, Fault> {
+        let config = engine.config();
+        let proxy = config.upstream.as_ref().map(|section| Proxy::new(&config, section)).transpose()?;
+        Ok(Self { behind: Behind { engine, proxy: proxy.map(Arc::new) } })
+    }
+
+    /// Answers a request.
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<ProxyBody> {
+        let front = self.behind.engine.front();
+        let request = if self.behind.engine.reads_forms() && !front.takes_part_in(request.uri().path()) {
+            match form::show(request).await {
+                Ok(request) => request,
+                Err(status) => return plain(status),
+            }
+        } else {
+            request.map(ProxyBody::from)
+        };
+        match front.layer(self.behind.clone()).call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl Service<Request<ProxyBody>> for Behind {
+    type Response = Response<ProxyBody>;
+    type Error = Infallible;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> task::Poll<Result<(), Infallible>> {
+        task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ProxyBody>) -> Self::Future {
+        let Self { engine, proxy } = self.clone();
+        Box::pin(async move { Ok(Self::pass(&engine, proxy.as_deref(), request).await) })
+    }
+}
+
+impl Behind {
+    async fn pass(engine: &Engine, proxy: Option<&Proxy>, mut request: Request<ProxyBody>) -> Response<ProxyBody> {
+        // What endpoints and recorder pass on was judged by them.
+        if engine.asks() && !engine.front().takes_part_in(request.uri().path()) {
+            let identity = request.extensions().get::<Identity>();
+            if let Err(rejection) = engine.known(identity, request.uri(), request.headers()).await {
+                return Json.deny(engine.denial(rejection, request.headers()));
+            }
+        }
+        form::hide(&mut request);
+        match proxy {
+            Some(proxy) => proxy.forward(request).await,
+            None => plain(StatusCode::NOT_FOUND),
+        }
+    }
+}
+
+/// An answer of our own that is none of the layer's.
+pub(super) fn plain(status: StatusCode) -> Response<ProxyBody> {
+    let error = status.canonical_reason().unwrap_or("error").to_ascii_lowercase().replace(' ', "_");
+    let mut response = Response::new(ProxyBody::from(Bytes::from(format!("{{\"error\":\"{error}\"}}"))));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,268 @@
+//! Passes requests on to the server behind, as they came but for what concerns one connection only (RFC 9110 §7.6.1).
+
+use std::{error::Error as _, time::Duration};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use hyper::upgrade::{OnUpgrade, on};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::timeout;
+use tower_revocation::endpoint::PeerAddress;
+
+use super::main_listener::plain;
+use crate::{
+    body::ProxyBody,
+    config::{Config, Fault, Upstream},
+    parts,
+};
+
+/// The way to the server behind.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    scheme: Scheme,
+    authority: Authority,
+    /// Put in front of each path; empty, or without a slash at its end.
+    prefix: String,
+    http1: Client<HttpsConnector<HttpConnector>, ProxyBody>,
+    /// For gRPC without TLS, which needs HTTP/2 from the first byte on.
+    http2: Client<HttpsConnector<HttpConnector>, ProxyBody>,
+    always_http2: bool,
+    response_timeout: Duration,
+}
+
+/// How long an idle connection is kept: less than what servers usually keep theirs for.
+const IDLE: Duration = Duration::from_secs(50);
+/// The most idle connections that are kept.
+const MAX_IDLE: usize = 256;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+impl Proxy {
+    pub(super) fn new(config: &Config, section: &Upstream) -> Result<Self, Fault> {
+        let wrong = |what: &str| Fault::new("upstream.url", format!("{what}; write it like \"http://127.0.0.1:3000\""));
+        let url: Uri = section.url.parse().map_err(|_| wrong("is no URL"))?;
+        let scheme = url.scheme().filter(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
+        let scheme = scheme.ok_or_else(|| wrong("is neither http nor https"))?.clone();
+        let authority = url.authority().filter(|authority| !authority.host().is_empty());
+        let authority = authority.ok_or_else(|| wrong("has no host"))?.clone();
+        if authority.as_str().contains('@') || url.query().is_some() {
+            return Err(wrong("has a user or a query"));
+        }
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(section.connect_timeout.0));
+        let tls = tls(config, section)?;
+        let https = || HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http();
+        let client = |https: HttpsConnector<HttpConnector>, http2: bool| {
+            Client::builder(TokioExecutor::new())
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(MAX_IDLE)
+                .pool_timer(TokioTimer::new())
+                .timer(TokioTimer::new())
+                .http2_only(http2)
+                .build(https)
+        };
+        Ok(Self {
+            scheme,
+            authority,
+            prefix: url.path().trim_end_matches('/').to_owned(),
+            http1: client(https().enable_http1().wrap_connector(tcp.clone()), false),
+            http2: client(https().enable_http2().wrap_connector(tcp), true),
+            always_http2: section.http2,
+            response_timeout: section.response_timeout.0,
+        })
+    }
+
+    /// Passes a request on, and its answer back.
+    pub(super) async fn forward(&self, mut request: Request<ProxyBody>) -> Response<ProxyBody> {
+        if request.method() == Method::CONNECT {
+            return plain(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        let Some(uri) = self.uri(request.uri()) else { return plain(StatusCode::BAD_REQUEST) };
+        let upgrade = upgrade_asked(&request);
+        let from_client = upgrade.is_some().then(|| on(&mut request));
+        forwarded(&mut request);
+        strip(request.headers_mut());
+        if let Some(protocol) = &upgrade {
+            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            request.headers_mut().insert(header::UPGRADE, protocol.clone());
+        }
+        *request.uri_mut() = uri;
+        let http2 = upgrade.is_none() && (self.always_http2 || is_grpc(request.headers()));
+        *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        if http2 {
+            // The authority of HTTP/2 is that of the URI (RFC 9113 §8.3.1); the client's name is in `X-Forwarded-Host`.
+            request.headers_mut().remove(header::HOST);
+        }
+        let client = if http2 { &self.http2 } else { &self.http1 };
+        let answered = timeout(self.response_timeout, client.request(request)).await;
+        let mut response = match answered {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                tracing::warn!(error = %chain(&error), upstream = %self.authority, "the server behind cannot be reached");
+                return plain(StatusCode::BAD_GATEWAY);
+            }
+            Err(_) => {
+                tracing::warn!(upstream = %self.authority, "the server behind did not answer in time");
+                return plain(StatusCode::GATEWAY_TIMEOUT);
+            }
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let (Some(from_client), Some(asked)) = (from_client, upgrade) else {
+                return plain(StatusCode::BAD_GATEWAY);
+            };
+            let protocol = response.headers().get(header::UPGRADE).cloned().unwrap_or(asked);
+            join(from_client, on(&mut response));
+            strip(response.headers_mut());
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            response.headers_mut().insert(header::UPGRADE, protocol);
+        } else {
+            strip(response.headers_mut());
+        }
+        response.map(ProxyBody::from)
+    }
+
+    fn uri(&self, asked: &Uri) -> Option<Uri> {
+        let asked = asked.path_and_query().map_or("/", PathAndQuery::as_str);
+        // `OPTIONS *` is about a server as a whole.
+        let path = if asked == "*" { asked.to_owned() } else { format!("{}{asked}", self.prefix) };
+        let builder = Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone());
+        builder.path_and_query(path).build().ok()
+    }
+}
+
+/// The protocol that the client asks to change to, such as `websocket`. Only HTTP/1.1 has that.
+fn upgrade_asked(request: &Request<ProxyBody>) -> Option<HeaderValue> {
+    let asks = options(request.headers()).any(|option| option.eq_ignore_ascii_case("upgrade"));
+    let protocol = request.headers().get(header::UPGRADE)?;
+    // h2c would be a connection whose requests nobody checks.
+    let cleartext_http2 = protocol.to_str().is_ok_and(|protocol| protocol.to_ascii_lowercase().contains("h2c"));
+    (asks && request.version() == Version::HTTP_11 && !cleartext_http2).then(|| protocol.clone())
+}
+
+/// The options of the connection.
+fn options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+/// Removes what concerns the connection alone.
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = options(headers).filter_map(|name| name.parse().ok()).collect();
+    // Whoever names what a message is about would make the server behind see another message than was checked.
+    let kept = [header::AUTHORIZATION, header::COOKIE, header::HOST, header::CONTENT_TYPE, X_FORWARDED_FOR];
+    for name in named.iter().filter(|name| !kept.contains(name) && !name.as_str().starts_with("x-forwarded-")) {
+        headers.remove(name);
+    }
+    // gRPC asks for trailers by it.
+    let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    for name in [
+        header::CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Says whose request it is and how it came. What the client itself says of that goes in front, or away.
+fn forwarded(request: &mut Request<ProxyBody>) {
+    let peer = request.extensions().get::<PeerAddress>().map(|PeerAddress(peer)| peer.ip().to_canonical().to_string());
+    let tls = request.extensions().get::<crate::listen::OverTls>().is_some();
+    let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let headers = request.headers_mut();
+    if let Some(peer) = peer {
+        let before: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+        let all = before.into_iter().chain([peer.as_str()]).collect::<Vec<_>>().join(", ");
+        if let Ok(all) = HeaderValue::from_str(&all) {
+            headers.insert(X_FORWARDED_FOR, all);
+        }
+    }
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if tls { "https" } else { "http" }));
+    // HTTP/2 has the name in the URI.
+    if let (false, Some(authority)) = (headers.contains_key(header::HOST), authority) {
+        headers.insert(header::HOST, authority);
+    }
+    match headers.get(header::HOST).cloned() {
+        Some(host) => headers.insert(X_FORWARDED_HOST, host),
+        None => headers.remove(X_FORWARDED_HOST),
+    };
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    // gRPC-Web goes over HTTP/1.1.
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        let rest = value.as_bytes().strip_prefix(b"application/grpc");
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    })
+}
+
+/// Carries bytes both ways until both ends have nothing more to say.
+fn join(client: OnUpgrade, server: OnUpgrade) {
+    tokio::spawn(async move {
+        let (Ok(client), Ok(server)) = tokio::join!(client, server) else { return };
+        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
+            tracing::debug!(%error, "an upgraded connection ended early");
+        }
+    });
+}
+
+fn tls(config: &Config, section: &Upstream) -> Result<ClientConfig, Fault> {
+    let fault = |error: &dyn std::fmt::Display| Fault::new("upstream.ca_file", error);
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| fault(&error))?;
+    let mut roots = RootCertStore::empty();
+    match &section.ca_file {
+        Some(path) => {
+            for certificate in parts::certificates(&config.path(path), "upstream.ca_file")? {
+                roots.add(certificate).map_err(|error| fault(&error))?;
+            }
+        }
+        // Only where it is needed: a small container may have none.
+        None if section.url.starts_with("https") => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(fault(&"no certificate authorities were found; install them, or name a file"));
+            }
+        }
+        None => {}
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// An error with its causes.
+fn chain(error: &hyper_util::client::legacy::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.extend([": ", &error.to_string()]);
+        cause = error.source();
+    }
+    text
+}

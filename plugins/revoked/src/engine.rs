@@ -1,0 +1,564 @@
+//! What every door asks: the replica, the guard, and the routes in front of the server behind.
+
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use http::{Extensions, HeaderMap, Method, Uri};
+use tokio::time::timeout;
+use tower_revocation::{
+    Guard, Passed, RevocationLayer, Revocations, backend,
+    denylist::Why,
+    directory::{Directory, RecordedDirectory},
+    endpoint::{
+        EndpointName, Endpoints, FrontLayer, GlobalEndpoint, Incomplete, Mode, Profile, SessionEndpoint, SeveralUsers,
+        SignedRequests, TokenEndpoint, UnknownUser, Wait, metadata::Metadata,
+    },
+    recorder::{Recorder, Replay},
+    reject::Rejection,
+    response::Denial,
+    sync::StartError,
+    token::{Extractor, FromExtension, Identity, JwtVerifier, OpaqueKeys, Verify},
+};
+
+use crate::{
+    config::{self, Config, Fault},
+    parts,
+};
+
+/// Where identities come from: tokens that are verified here.
+pub type Source = Verify<Arc<JwtVerifier>>;
+
+/// How long a request may wait for a store that has to be asked.
+const ASK_LIMIT: Duration = Duration::from_millis(100);
+
+/// Everything that decides; the doors only translate.
+pub struct Engine {
+    revocations: Revocations,
+    guard: Arc<Guard<Source>>,
+    /// For claims that somebody in front has verified.
+    vouched: Guard<FromExtension<Identity>>,
+    extractor: Extractor,
+    reads_forms: bool,
+    verifiers: Verifiers,
+    learns: Option<Learns>,
+    routes: ArcSwap<Routes>,
+    config: ArcSwap<Config>,
+}
+
+/// The routes, as the configuration has them now.
+struct Routes {
+    front: FrontLayer<Source>,
+    directory: Arc<dyn Directory>,
+}
+
+/// A recorder, and the key of its digests.
+struct Learns {
+    recorder: Recorder,
+    keys: OpaqueKeys,
+}
+
+struct Verifiers {
+    /// For guards.
+    access: Arc<JwtVerifier>,
+    /// For endpoints, which end refresh tokens too; the same one unless access tokens have to have a type of their own.
+    any: Arc<JwtVerifier>,
+}
+
+/// Why the engine did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A key of the configuration cannot be used.
+    Config(Fault),
+    /// The replica could not be started.
+    Start(StartError),
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(Fault { key, what }) => write!(f, "{key}: {what}"),
+            Self::Start(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for EngineError {}
+
+impl From<Fault> for EngineError {
+    fn from(fault: Fault) -> Self {
+        Self::Config(fault)
+    }
+}
+
+impl Engine {
+    /// Connects to the store and begins to load what it holds; until that is in, nothing with a token passes.
+    ///
+    /// # Errors
+    ///
+    /// Where a key cannot be used, or the store refuses or cannot be reached.
+    pub async fn start(config: Config) -> Result<Arc<Self>, EngineError> {
+        let url = config.url(config.backend.url.expose());
+        let backend = backend::connect(&url).await.map_err(|error| EngineError::Start(error.into()))?;
+        Self::start_on(backend, config).await
+    }
+
+    /// The same, in this process's memory: to see whether a configuration can be used.
+    ///
+    /// # Errors
+    ///
+    /// Where a key cannot be used.
+    pub async fn check(config: Config) -> Result<(), EngineError> {
+        let engine = Self::start_on(backend::Memory::new(), config).await?;
+        engine.revocations.shutdown().await;
+        Ok(())
+    }
+
+    async fn start_on(backend: impl backend::Backend, config: Config) -> Result<Arc<Self>, EngineError> {
+        refuse_what_is_not_there_yet(&config)?;
+        let (extractor, reads_forms) = parts::extractor(&config)?;
+        let challenge = parts::challenge(&config)?;
+        let verifiers = Verifiers::new(&config)?;
+        let keys = config.recorder.as_ref().map(|section| parts::digest_key(&config, section)).transpose()?;
+        let digest_key = keys.as_ref().map(|keys| keys.current_id().to_owned());
+        let sync = parts::sync(&config, digest_key);
+        let revocations = Revocations::start_unloaded(backend, sync).await.map_err(EngineError::Start)?;
+        let denylist = revocations.denylist();
+
+        let mut source = Verify::new(Arc::clone(&verifiers.access)).extractor(extractor.clone());
+        let mut learns = None;
+        if let (Some(section), Some(keys)) = (&config.recorder, keys) {
+            source = source.opaque(keys.clone());
+            let issuer = section.issuer.clone().unwrap_or_else(|| config.issuer[0].issuer.clone());
+            let store = parts::recorder_store(&config, section).await?;
+            let mut recorder = Recorder::new(revocations.clone(), store, keys.clone(), issuer)
+                .verifier(Arc::clone(&verifiers.access))
+                .adopt_unknown(section.adopt_unknown);
+            if config.profile == config::Profile::TokenAuthority {
+                recorder = recorder.replay(Replay::TokenAuthority).refresh_ends_access(true);
+            }
+            learns = Some(Learns { recorder, keys });
+        }
+        let policy = parts::policy(&config);
+        let guard = Guard::new(Arc::clone(denylist), source, policy).challenge(challenge.clone());
+        let vouched = FromExtension::new().extractor(extractor.clone());
+        let vouched = Guard::new(Arc::clone(denylist), vouched, policy).challenge(challenge);
+        let guard = Arc::new(guard);
+        let routes = Routes::new(&config, &revocations, &guard, &verifiers, learns.as_ref()).await?;
+        Ok(Arc::new(Self {
+            guard,
+            vouched,
+            extractor,
+            reads_forms,
+            verifiers,
+            learns,
+            routes: ArcSwap::from_pointee(routes),
+            config: ArcSwap::from_pointee(config),
+            revocations,
+        }))
+    }
+
+    /// Takes over endpoints, clients, issuers and the directory of another configuration. Everything else stays as it is
+    /// until a restart; the names of what differs there are returned.
+    ///
+    /// # Errors
+    ///
+    /// Where a key cannot be used. All stays as it is then.
+    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, EngineError> {
+        refuse_what_is_not_there_yet(&config)?;
+        let running = self.config.load_full();
+        let stays = unlike(&running, &config);
+        // What needs a restart goes on as it was, in what is made anew too.
+        let config = Config {
+            endpoints: config.endpoints,
+            client: config.client,
+            certificate_header: config.certificate_header,
+            issuer: config.issuer,
+            directory: config.directory,
+            ..(*running).clone()
+        };
+        let verifiers = Verifiers::new(&config)?;
+        if !Arc::ptr_eq(&verifiers.access, &verifiers.any) && Arc::ptr_eq(&self.verifiers.access, &self.verifiers.any) {
+            let what = "was off for every issuer at the start; turning it on needs a restart";
+            return Err(Fault::new("issuer.require_at_jwt", what).into());
+        }
+        let routes =
+            Routes::new(&config, &self.revocations, &self.guard, &self.verifiers, self.learns.as_ref()).await?;
+        self.verifiers.replace(&config)?;
+        self.routes.store(Arc::new(routes));
+        self.config.store(Arc::new(config));
+        Ok(stays)
+    }
+
+    /// Judges a request by its head, as every door does. Only where the configuration needs it, a store is asked.
+    ///
+    /// # Errors
+    ///
+    /// Where the request is to be refused: the answer.
+    pub async fn judge(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Passed, Denial> {
+        let judged = match self.guard.check(method, uri, headers, extensions) {
+            Ok(passed) if self.asks() => self.known(passed.identity(), uri, headers).await.map(|()| passed),
+            judged => judged,
+        };
+        judged.map_err(|rejection| self.guard.denial(rejection, headers))
+    }
+
+    /// The same for a request whose token somebody in front has verified: `identity` is in its extensions.
+    ///
+    /// # Errors
+    ///
+    /// Where the request is to be refused: the answer.
+    pub async fn judge_vouched(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        identity: Identity,
+    ) -> Result<Identity, Denial> {
+        let mut extensions = Extensions::new();
+        extensions.insert(identity.clone());
+        let judged = match self.vouched.check(method, uri, headers, &extensions) {
+            Ok(_) if self.asks() => self.known(Some(&identity), uri, headers).await,
+            judged => judged.map(|_| ()),
+        };
+        judged.map(|()| identity).map_err(|rejection| self.vouched.denial(rejection, headers))
+    }
+
+    /// Whether requests that the guard lets pass have to be held against a store.
+    pub fn asks(&self) -> bool {
+        self.learns.is_some() || self.config.load().tokens.unknown_session == config::Missing::Deny
+    }
+
+    /// Holds a request that the guard let pass against what recorder and directory know: an opaque token has to be one
+    /// that was seen issued, and, if that is asked for, a token's session has to be known.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not known, or the store does not answer in time.
+    pub async fn known(&self, identity: Option<&Identity>, uri: &Uri, headers: &HeaderMap) -> Result<(), Rejection> {
+        let asked = async {
+            match (identity, &self.learns) {
+                (Some(identity), _) if self.config.load().tokens.unknown_session == config::Missing::Deny => {
+                    let Some(jti) = identity.jti() else { return Ok(false) };
+                    let directory = Arc::clone(&self.routes.load().directory);
+                    let session = directory.session_of_token(identity.iss(), jti).await;
+                    session.map(|session| session.is_some()).map_err(|error| error.to_string())
+                }
+                (None, Some(Learns { recorder, .. })) => match self.extractor.find(headers, uri) {
+                    Ok(Some(credential)) => {
+                        let grant = recorder.family_of(credential.token()).await;
+                        grant.map(|grant| grant.is_some()).map_err(|error| error.to_string())
+                    }
+                    // The guard has judged what stands there.
+                    Ok(None) | Err(_) => Ok(true),
+                },
+                _ => Ok(true),
+            }
+        };
+        match timeout(ASK_LIMIT, asked).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(Rejection::NotVerified),
+            Ok(Err(error)) => {
+                tracing::warn!(error, "a request is refused, since nobody could say whether its session is known");
+                Err(Rejection::Unknown(Why::NoAnswer))
+            }
+            Err(_) => Err(Rejection::Unknown(Why::NoAnswer)),
+        }
+    }
+
+    /// The answer to a request with these headers that is refused for `rejection`.
+    pub fn denial(&self, rejection: Rejection, headers: &HeaderMap) -> Denial {
+        self.guard.denial(rejection, headers)
+    }
+
+    /// The layer with the routes, as they are now.
+    pub fn front(&self) -> FrontLayer<Source> {
+        self.routes.load().front.clone()
+    }
+
+    /// The revocation endpoint that a request with this path is for.
+    pub fn endpoint_at(&self, path: &str) -> Option<EndpointName> {
+        self.routes.load().front.endpoint_at(path)
+    }
+
+    /// Whether forms are searched for tokens.
+    pub const fn reads_forms(&self) -> bool {
+        self.reads_forms
+    }
+
+    /// The handle to the replica.
+    pub const fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// The guard of all doors.
+    pub const fn guard(&self) -> &Arc<Guard<Source>> {
+        &self.guard
+    }
+
+    /// Verifies any token of the issuers, refresh tokens too.
+    pub const fn verifier(&self) -> &Arc<JwtVerifier> {
+        &self.verifiers.any
+    }
+
+    /// The recorder, where there is one.
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.learns.as_ref().map(|learns| &learns.recorder)
+    }
+
+    /// Who users are, as the configuration has it now.
+    pub fn directory(&self) -> Arc<dyn Directory> {
+        Arc::clone(&self.routes.load().directory)
+    }
+
+    /// The configuration that is in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("revocations", &self.revocations).finish_non_exhaustive()
+    }
+}
+
+impl Verifiers {
+    fn new(config: &Config) -> Result<Self, Fault> {
+        let access = Arc::new(parts::issuers(config, true)?.build().map_err(|error| Fault::new("issuer", error))?);
+        let any = if config.issuer.iter().any(|issuer| issuer.require_at_jwt) {
+            Arc::new(parts::issuers(config, false)?.build().map_err(|error| Fault::new("issuer", error))?)
+        } else {
+            Arc::clone(&access)
+        };
+        Ok(Self { access, any })
+    }
+
+    fn replace(&self, config: &Config) -> Result<(), Fault> {
+        if !Arc::ptr_eq(&self.access, &self.any) {
+            self.any.replace(parts::issuers(config, false)?).map_err(|error| Fault::new("issuer", error))?;
+        }
+        self.access.replace(parts::issuers(config, true)?).map_err(|error| Fault::new("issuer", error))
+    }
+}
+
+impl Routes {
+    async fn new(
+        config: &Config,
+        revocations: &Revocations,
+        guard: &Arc<Guard<Source>>,
+        verifiers: &Verifiers,
+        learns: Option<&Learns>,
+    ) -> Result<Self, EngineError> {
+        let users = parts::directory(config).await?;
+        let directory: Arc<dyn Directory> = match learns {
+            Some(learns) => Arc::new(RecordedDirectory::new(users, learns.recorder.clone())),
+            None => users,
+        };
+        let way = Ways::new(config);
+        let clients = parts::clients(config, way.audience(config), Arc::clone(&verifiers.any))?;
+        let issuers: Vec<_> = config.issuer.iter().map(|issuer| issuer.issuer.clone()).collect();
+        let mut endpoints = Endpoints::new(revocations.clone()).profile(way.profile);
+        let sections = &config.endpoints;
+
+        if let Some(path) = way.path(EndpointName::Token, &sections.token) {
+            let mut token = TokenEndpoint::new(Arc::clone(&verifiers.any), clients.clone())
+                .directory(Arc::clone(&directory))
+                .allow_other_clients(sections.token.allow_other_clients);
+            token = token.path(&path).map_err(|error| Fault::new("endpoints.token.path", error))?;
+            if sections.token.allow_all {
+                token = token.allow_all(&issuers);
+            }
+            // Nothing is opaque to TokenAuthority, where every token is a JWT.
+            if let Some(Learns { recorder, keys }) = learns
+                && config.profile != config::Profile::TokenAuthority
+            {
+                let lifetime = config.tokens.max_refresh_lifetime.unwrap_or(config.tokens.max_lifetime).0;
+                token = token.opaque(keys.clone(), lifetime).jtis(recorder.clone(), &issuers);
+            }
+            endpoints = endpoints.token(token);
+        }
+        if let Some(path) = way.path(EndpointName::Session, &sections.session) {
+            let mut session = SessionEndpoint::new(Arc::clone(&directory), &issuers, clients.clone());
+            session = session.path(&path).map_err(|error| Fault::new("endpoints.session.path", error))?;
+            if let Some(several) = sections.session.several_users {
+                session = session.several_users(several_users(several));
+            }
+            endpoints = endpoints.session(session);
+        }
+        if let Some(path) = way.path(EndpointName::Global, &sections.global) {
+            let mut global = GlobalEndpoint::new(Arc::clone(&directory), &issuers, clients);
+            global = global.path(&path).map_err(|error| Fault::new("endpoints.global.path", error))?;
+            if let Some(several) = sections.global.several_users {
+                global = global.several_users(several_users(several));
+            }
+            global = match sections.global.unknown_user {
+                None => global,
+                Some(404) => global.unknown_user(UnknownUser::NotFound),
+                Some(204) => global.unknown_user(UnknownUser::NoContent),
+                Some(other) => {
+                    let what = format!("{other} is neither 404 nor 204");
+                    return Err(Fault::new("endpoints.global.unknown_user", what).into());
+                }
+            };
+            let (senders, known) = parts::Senders::new(config, &format!("{}{path}", way.external_url))?;
+            if !senders.is_empty() {
+                let signed = SignedRequests::verified_by(senders);
+                let signed = known.into_iter().fold(signed, |signed, (iss, client)| signed.sender(iss, client));
+                global = global.signed_jwt(signed);
+            }
+            endpoints = endpoints.global(global);
+        }
+
+        for (name, section) in way.sections(config) {
+            endpoints.switches().set(name, section.enabled);
+            if section.wait == config::Wait::All {
+                let limit = section.wait_limit.0;
+                endpoints = endpoints.wait(name, Wait::Everywhere { limit, otherwise: Incomplete::Unavailable });
+            }
+        }
+        let mut front = FrontLayer::new(RevocationLayer::from(Arc::clone(guard)).insert_identity(true), endpoints)
+            .map_err(|error| Fault::new("endpoints", error))?;
+        for (name, section) in way.sections(config) {
+            let mode = match section.mode {
+                config::Mode::Terminate => Mode::Terminate,
+                config::Mode::RecordThenForward => Mode::RecordThenForward,
+                config::Mode::ForwardThenRecord => Mode::ForwardThenRecord,
+            };
+            if mode != Mode::Terminate && config.upstream.is_none() {
+                let what = "needs [upstream]: there is nobody to forward to";
+                return Err(Fault::new(format!("endpoints.{name}.mode"), what).into());
+            }
+            front = front.mode(name, mode);
+        }
+        if sections.metadata.enabled {
+            front = front.metadata(way.metadata(config)).map_err(|error| Fault::new("external_url", error))?;
+        }
+        if let (Some(section), Some(learns)) = (&config.recorder, learns) {
+            front = front
+                .recorder(learns.recorder.clone(), &section.token_endpoint)
+                .map_err(|error| Fault::new("recorder.token_endpoint", error))?;
+        }
+        Ok(Self { front, directory })
+    }
+}
+
+/// What profile and external URL say.
+struct Ways {
+    profile: Profile,
+    external_url: String,
+}
+
+impl Ways {
+    fn new(config: &Config) -> Self {
+        let profile = match config.profile {
+            config::Profile::Standard => Profile::Standard,
+            config::Profile::Janssen => Profile::Janssen,
+            config::Profile::TokenAuthority => Profile::TokenAuthority,
+        };
+        Self { profile, external_url: config.external_url().trim_end_matches('/').to_owned() }
+    }
+
+    /// The path of an endpoint; `None` where there is no such endpoint.
+    fn path(&self, name: EndpointName, section: &config::Endpoint) -> Option<String> {
+        section.path.clone().or_else(|| self.profile.path(name).map(str::to_owned))
+    }
+
+    /// The endpoints that there are.
+    fn sections<'a>(&self, config: &'a Config) -> impl Iterator<Item = (EndpointName, &'a config::Endpoint)> {
+        let config::Endpoints { token, session, global, .. } = &config.endpoints;
+        [(EndpointName::Token, token), (EndpointName::Session, session), (EndpointName::Global, global)]
+            .into_iter()
+            .filter(|(name, section)| self.path(*name, section).is_some())
+    }
+
+    /// Whom clients' assertions may be for: the server as a whole, its token endpoint, or the endpoint that is called.
+    fn audience(&self, config: &Config) -> Vec<String> {
+        let url = &self.external_url;
+        let endpoints = self.sections(config).filter_map(|(name, section)| self.path(name, section));
+        let token_endpoint = config.recorder.iter().map(|section| section.token_endpoint.clone());
+        let mut audience: Vec<_> = endpoints.chain(token_endpoint).map(|path| format!("{url}{path}")).collect();
+        audience.extend([url.clone(), format!("{url}/")]);
+        audience
+    }
+
+    fn metadata(&self, config: &Config) -> Metadata {
+        use config::AuthMethod::{
+            ClientSecretBasic, ClientSecretPost, None, PrivateKeyJwt, SelfSignedTlsClientAuth, TlsClientAuth,
+        };
+        let names = [
+            (ClientSecretBasic, "client_secret_basic"),
+            (ClientSecretPost, "client_secret_post"),
+            (PrivateKeyJwt, "private_key_jwt"),
+            (TlsClientAuth, "tls_client_auth"),
+            (SelfSignedTlsClientAuth, "self_signed_tls_client_auth"),
+            (None, "none"),
+        ];
+        let used: HashSet<_> = config.client.iter().map(|client| client.auth_method as usize).collect();
+        let methods = names.into_iter().filter(|(method, _)| used.contains(&(*method as usize))).map(|(_, name)| name);
+        let mut metadata = Metadata::new(config.external_url())
+            .auth_methods(methods)
+            .signing_algs(parts::signing_algorithms(config))
+            .alone(config.upstream.is_none());
+        if let Some(url) = &config.endpoints.metadata.mtls_external_url {
+            metadata = metadata.mtls_external_url(url);
+        }
+        metadata
+    }
+}
+
+const fn several_users(several: config::SeveralUsers) -> SeveralUsers {
+    match several {
+        config::SeveralUsers::All => SeveralUsers::All,
+        config::SeveralUsers::First => SeveralUsers::First,
+        config::SeveralUsers::Refuse => SeveralUsers::Refuse,
+    }
+}
+
+/// Sections that are not there yet must not look as if they were.
+fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), Fault> {
+    let config::Endpoints { backchannel_logout, events, introspection, .. } = &config.endpoints;
+    let sections = [
+        ("endpoints.backchannel_logout.enabled", backchannel_logout.enabled),
+        ("endpoints.events.enabled", events.enabled),
+        ("endpoints.introspection.enabled", introspection.enabled),
+        ("status_list.enabled", config.status_list.enabled),
+        ("transmitter", !config.transmitter.is_empty()),
+    ];
+    match sections.into_iter().find(|(_, on)| *on) {
+        Some((key, _)) => Err(Fault::new(key, "is not available in this version; leave it out or off")),
+        None => Ok(()),
+    }
+}
+
+/// The sections that differ and that a reload does not take over.
+fn unlike(running: &Config, new: &Config) -> Vec<&'static str> {
+    let mut sections = Vec::new();
+    let mut compare = |name, same: bool| {
+        if !same {
+            sections.push(name);
+        }
+    };
+    compare("listen", running.listen == new.listen);
+    compare("profile", running.profile == new.profile);
+    compare("external_url", running.external_url == new.external_url);
+    compare("max_connections", running.max_connections == new.max_connections);
+    compare("shutdown_timeout", running.shutdown_timeout == new.shutdown_timeout);
+    compare("tls", running.tls == new.tls);
+    compare("upstream", running.upstream == new.upstream);
+    compare("forward_auth", running.forward_auth == new.forward_auth);
+    compare("ext_authz", running.ext_authz == new.ext_authz);
+    compare("spoe", running.spoe == new.spoe);
+    compare("admin", running.admin == new.admin);
+    compare("backend", running.backend == new.backend);
+    compare("staleness", running.staleness == new.staleness);
+    compare("tokens", running.tokens == new.tokens);
+    compare("recorder", running.recorder == new.recorder);
+    sections
+}

@@ -1,0 +1,13 @@
+//! `revoked`: token revocation for gateways. Every door asks the same engine, the library `tower-revocation`.
+//!
+//! This library is what the binary is made of, and for its tests; it promises no stability.
+
+mod body;
+pub mod config;
+pub mod door;
+pub mod engine;
+pub mod identity;
+pub mod listen;
+mod parts;
+pub mod serve;
+pub mod tls;

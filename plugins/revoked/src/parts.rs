@@ -1,0 +1,584 @@
+//! From keys of the configuration to parts of the library. Each says which key is wrong.
+
+use std::{fs, path::Path, sync::Arc};
+
+use http::{HeaderName, HeaderValue};
+use sha2::{Digest as _, Sha256};
+use tower_revocation::{
+    denylist::Staleness,
+    directory::{ClaimsOnly, Directory, FileDirectory, SqlDirectory, SqlStatements},
+    endpoint::{CertificateHeader, CertificateName, Client, Clients, RegisteredClient, SecretMethod},
+    policy::{MissingClaim, MissingIat, NoToken, Policy},
+    recorder::{MemoryStore, RecorderStore, SqliteStore},
+    response::Challenge,
+    revocation::Lifetimes,
+    sync::SyncConfig,
+    token::{
+        Algorithm, ClaimNames, Extractor, Identity, Issuer, JwksUrl, JwtVerifier, JwtVerifierBuilder, Keys, OpaqueKeys,
+        Place, Verifier, VerifyError,
+    },
+};
+use zeroize::Zeroizing;
+
+use crate::config::{self, Config, Fault};
+
+/// The file that holds the digest key where the configuration names none.
+const DIGEST_KEY: &str = "revoked-digest.key";
+/// The file that the recorder learns into where the configuration names none.
+const RECORDER: &str = "revoked-recorder.db";
+
+/// The settings of the replica.
+pub(crate) fn sync(config: &Config, digest_key: Option<String>) -> SyncConfig {
+    let after = config.staleness.after.0;
+    let staleness = match config.staleness.then {
+        config::Then::Refuse => Staleness::refuse_after(after),
+        config::Then::Serve => Staleness::serve_after(after),
+    };
+    let mut sync = SyncConfig::new(staleness);
+    sync.denylist.lifetimes = lifetimes(config);
+    if let Some(budget) = config.backend.budget {
+        sync.denylist.budget = budget;
+    }
+    if let Some(node) = &config.backend.node {
+        sync.node.clone_from(node);
+    }
+    sync.digest_key = digest_key;
+    sync
+}
+
+fn lifetimes(config: &Config) -> Lifetimes {
+    let tokens = &config.tokens;
+    let lifetimes = Lifetimes::DEFAULT.leeway(tokens.leeway.0).skew(tokens.skew.0).max_lifetime(tokens.max_lifetime.0);
+    match tokens.max_refresh_lifetime {
+        Some(most) => lifetimes.max_refresh_lifetime(most.0),
+        None => lifetimes,
+    }
+}
+
+/// What is done about what requests leave open.
+pub(crate) fn policy(config: &Config) -> Policy {
+    let tokens = &config.tokens;
+    let no_token = match tokens.no_token {
+        config::NoToken::Pass => NoToken::Pass,
+        config::NoToken::Deny => NoToken::Deny,
+    };
+    let missing_jti = match tokens.missing_jti {
+        config::Missing::Allow => MissingClaim::Allow,
+        config::Missing::Deny => MissingClaim::Deny,
+    };
+    let missing_iat = match tokens.missing_iat {
+        config::MissingIat::DenyIfCutoff => MissingIat::DenyIfCutoff,
+        config::MissingIat::Deny => MissingIat::Deny,
+        config::MissingIat::Allow => MissingIat::Allow,
+    };
+    Policy::default().no_token(no_token).missing_jti(missing_jti).missing_iat(missing_iat)
+}
+
+/// Where tokens are taken from; the second: also from forms.
+pub(crate) fn extractor(config: &Config) -> Result<(Extractor, bool), Fault> {
+    let (mut places, mut form) = (Vec::new(), false);
+    for source in &config.tokens.sources {
+        let fault = || {
+            let what = format!("{source:?} is none of bearer, dpop, form, cookie:NAME and header:NAME");
+            Fault::new("tokens.sources", what)
+        };
+        match source.split_once(':') {
+            None if source == "bearer" => places.push(Place::Bearer),
+            None if source == "dpop" => places.push(Place::Dpop),
+            None if source == "form" => form = true,
+            Some(("cookie", name)) if !name.is_empty() => places.push(Place::Cookie(name.to_owned())),
+            Some(("header", name)) => places.push(Place::Header(name.parse().map_err(|_| fault())?)),
+            _ => return Err(fault()),
+        }
+    }
+    // What a form carries is shown to the guard as a bearer token.
+    if form && !places.contains(&Place::Bearer) {
+        return Err(Fault::new("tokens.sources", "\"form\" needs \"bearer\" beside it"));
+    }
+    if places.is_empty() {
+        return Err(Fault::new("tokens.sources", "names no place; without one no token is ever found"));
+    }
+    let mut extractor = Extractor::new(places);
+    for unused in &config.tokens.unused {
+        extractor = match unused.split_once(':') {
+            None if unused == "query" => extractor.unused_query(),
+            None if unused == "websocket-protocol" => extractor.unused_websocket_protocol(),
+            Some(("scheme", name)) if !name.is_empty() => extractor.unused_scheme(name),
+            _ => {
+                let what = format!("{unused:?} is none of query, websocket-protocol and scheme:NAME");
+                return Err(Fault::new("tokens.unused", what));
+            }
+        };
+    }
+    Ok((extractor, form))
+}
+
+/// What challenges say.
+pub(crate) fn challenge(config: &Config) -> Result<Challenge, Fault> {
+    let mut challenge = Challenge::new();
+    if let Some(scope) = &config.tokens.challenge_scope {
+        challenge = challenge.scope(scope).map_err(|error| Fault::new("tokens.challenge_scope", error))?;
+    }
+    if let Some(url) = &config.tokens.resource_metadata {
+        challenge = challenge.resource_metadata(url).map_err(|error| Fault::new("tokens.resource_metadata", error))?;
+    }
+    Ok(challenge)
+}
+
+/// The issuers; `access`: as guards need them, for access tokens only where that was asked for.
+pub(crate) fn issuers(config: &Config, access: bool) -> Result<JwtVerifierBuilder, Fault> {
+    if config.issuer.is_empty() {
+        return Err(Fault::new("issuer", "at least one [[issuer]] is needed: without one no token can be verified"));
+    }
+    let mut builder = JwtVerifier::builder().leeway(config.tokens.leeway.0);
+    for (index, section) in config.issuer.iter().enumerate() {
+        let at = |key: &str| format!("issuer[{index}]{key}");
+        if config.issuer[..index].iter().any(|other| other.issuer == section.issuer) {
+            return Err(Fault::new(at(".issuer"), "another [[issuer]] has the same; join them"));
+        }
+        let mut issuer = Issuer::new(&section.issuer)
+            .algorithms(algorithms(&section.algorithms, &at(".algorithms"))?)
+            .claim_names(claim_names(&section.claims));
+        issuer = match (section.audience.is_empty(), section.any_audience) {
+            (false, false) => issuer.audience(&section.audience),
+            (true, true) => issuer.any_audience(),
+            (true, false) => {
+                let what = "is needed: whom tokens must be for; or say any_audience = true";
+                return Err(Fault::new(at(".audience"), what));
+            }
+            (false, true) => return Err(Fault::new(at(".any_audience"), "contradicts audience")),
+        };
+        for keys in keys_of_issuer(config, section, index)? {
+            issuer = issuer.keys(keys);
+        }
+        if access && section.require_at_jwt {
+            issuer = issuer.require_at_jwt();
+        }
+        builder = builder.issuer(issuer);
+    }
+    Ok(builder)
+}
+
+fn keys_of_issuer(config: &Config, section: &config::Issuer, index: usize) -> Result<Vec<Keys>, Fault> {
+    let mut keys = Vec::new();
+    if let Some(path) = &section.jwks_file {
+        keys.push(Keys::jwks_file(config.path(path)));
+    }
+    if let Some(url) = &section.jwks_url {
+        keys.push(jwks_url(url));
+    }
+    if let Some(path) = &section.pem_file {
+        keys.push(Keys::pem(read(config, path, &format!("issuer[{index}].pem_file"))?.to_vec()));
+    }
+    if let Some(path) = &section.secret_file {
+        keys.push(Keys::secret(secret_in(config, path, &format!("issuer[{index}].secret_file"))?.to_vec()));
+    }
+    if keys.is_empty() {
+        let what = "has no keys; give jwks_file, jwks_url, pem_file or secret_file";
+        return Err(Fault::new(format!("issuer[{index}]"), what));
+    }
+    Ok(keys)
+}
+
+/// Over plain http only from this machine.
+fn jwks_url(url: &str) -> Keys {
+    let loopback = url.parse::<http::Uri>().ok().is_some_and(|url| {
+        let host = url.host().unwrap_or_default();
+        host == "localhost"
+            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    });
+    let url = JwksUrl::new(url);
+    if loopback { url.allow_http().into() } else { url.into() }
+}
+
+fn algorithms(names: &[String], key: &str) -> Result<Vec<Algorithm>, Fault> {
+    names.iter().map(|name| name.parse().map_err(|error| Fault::new(key, error))).collect()
+}
+
+fn claim_names(names: &config::ClaimNames) -> ClaimNames {
+    let config::ClaimNames { jti, sid, sub, client_id } = names;
+    let mut all = ClaimNames::default();
+    if let Some(name) = jti {
+        all = all.jti(name);
+    }
+    if let Some(name) = sid {
+        all = all.sid(name);
+    }
+    if let Some(name) = sub {
+        all = all.sub(name);
+    }
+    if let Some(name) = client_id {
+        all = all.client_id(name);
+    }
+    all
+}
+
+/// Every algorithm that a client can sign with and whose key is public.
+const ASYMMETRIC: [Algorithm; 9] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+];
+
+/// Who may call, `audience`: what their assertions may be for.
+pub(crate) fn clients(
+    config: &Config,
+    audience: impl IntoIterator<Item = String>,
+    access_tokens: Arc<JwtVerifier>,
+) -> Result<Clients, Fault> {
+    let mut clients = Clients::new().audience(audience).access_tokens(access_tokens);
+    if let Some(section) = &config.certificate_header {
+        clients = clients.certificate_header(certificate_header(section)?);
+    }
+    for (index, section) in config.client.iter().enumerate() {
+        let at = format!("client[{index}]");
+        let client = registered(config, section, &at)?.scopes(&section.scopes);
+        for iss in &section.issuers {
+            if !config.issuer.iter().any(|issuer| issuer.issuer == *iss) {
+                return Err(Fault::new(format!("{at}.issuers"), format!("{iss:?} is no [[issuer]]")));
+            }
+        }
+        clients =
+            clients.client(client.issuers(issuers_of(config, section))).map_err(|error| Fault::new(&at, error))?;
+    }
+    Ok(clients)
+}
+
+/// The issuers that a client has a say over.
+fn issuers_of<'a>(config: &'a Config, client: &'a config::Client) -> Vec<&'a str> {
+    if client.issuers.is_empty() {
+        config.issuer.iter().map(|issuer| issuer.issuer.as_str()).collect()
+    } else {
+        client.issuers.iter().map(String::as_str).collect()
+    }
+}
+
+fn registered(config: &Config, section: &config::Client, at: &str) -> Result<RegisteredClient, Fault> {
+    use config::AuthMethod;
+    let id = section.id.as_str();
+    let unused = |keys: &[(&str, bool)]| match keys.iter().find(|(_, set)| *set) {
+        Some((key, _)) => {
+            let what = "does not go with this auth_method; a client authenticates in one way";
+            Err(Fault::new(format!("{at}.{key}"), what))
+        }
+        None => Ok(()),
+    };
+    let has_secret = [
+        ("secret", section.secret.is_some()),
+        ("secret_file", section.secret_file.is_some()),
+        ("secret_sha256", section.secret_sha256.is_some()),
+    ];
+    let has_keys = [("jwks_file", section.jwks_file.is_some()), ("jwks_url", section.jwks_url.is_some())];
+    let names = certificate_names(section);
+    let has_names = [("tls_client_auth_*", !names.is_empty())];
+    let has_certificates = [("certificate_files", !section.certificate_files.is_empty())];
+    let method = match section.auth_method {
+        AuthMethod::ClientSecretBasic => Some(SecretMethod::Basic),
+        AuthMethod::ClientSecretPost => Some(SecretMethod::Post),
+        _ => None,
+    };
+    match section.auth_method {
+        AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost => {
+            unused(&[has_keys.as_slice(), &has_names, &has_certificates].concat())?;
+            let method = method.unwrap_or(SecretMethod::Basic);
+            match (&section.secret, &section.secret_file, &section.secret_sha256) {
+                (Some(secret), None, None) => Ok(RegisteredClient::confidential(id, secret.expose(), method)),
+                (None, Some(path), None) => {
+                    let secret = secret_in(config, path, &format!("{at}.secret_file"))?;
+                    Ok(RegisteredClient::confidential(id, secret.as_slice(), method))
+                }
+                (None, None, Some(hex)) => {
+                    let sha256 = sha256_from(hex).ok_or_else(|| {
+                        Fault::new(format!("{at}.secret_sha256"), "is no SHA-256; write 64 hexadecimal digits")
+                    })?;
+                    Ok(RegisteredClient::confidential_sha256(id, sha256, method))
+                }
+                _ => Err(Fault::new(at, "needs exactly one of secret, secret_file and secret_sha256")),
+            }
+        }
+        AuthMethod::PrivateKeyJwt => {
+            unused(&[has_secret.as_slice(), &has_names, &has_certificates].concat())?;
+            let algorithms = client_algorithms(section, at)?;
+            RegisteredClient::private_key_jwt(id, keys_of_client(config, section, at)?, algorithms)
+                .map_err(|error| Fault::new(at, error))
+        }
+        AuthMethod::TlsClientAuth => {
+            unused(&[has_secret.as_slice(), &has_keys, &has_certificates].concat())?;
+            match <[CertificateName; 1]>::try_from(names) {
+                Ok([name]) => Ok(RegisteredClient::tls_client_auth(id, name)),
+                Err(_) => Err(Fault::new(at, "needs exactly one of the tls_client_auth_* keys (RFC 8705 §2.1.2)")),
+            }
+        }
+        AuthMethod::SelfSignedTlsClientAuth => {
+            unused(&[has_secret.as_slice(), &has_keys, &has_names].concat())?;
+            let mut sha256 = Vec::new();
+            for path in &section.certificate_files {
+                let key = format!("{at}.certificate_files");
+                sha256.extend(
+                    certificates(&config.path(path), &key)?.iter().map(|der| <[u8; 32]>::from(Sha256::digest(der))),
+                );
+            }
+            Ok(RegisteredClient::self_signed_tls_client_auth(id, sha256))
+        }
+        AuthMethod::None => {
+            unused(&[has_secret.as_slice(), &has_keys, &has_names, &has_certificates].concat())?;
+            Ok(RegisteredClient::public(id))
+        }
+    }
+}
+
+fn client_algorithms(section: &config::Client, at: &str) -> Result<Vec<Algorithm>, Fault> {
+    if section.algorithms.is_empty() {
+        return Ok(ASYMMETRIC.to_vec());
+    }
+    algorithms(&section.algorithms, &format!("{at}.algorithms"))
+}
+
+/// The algorithms of clients' assertions, where any client makes some.
+pub(crate) fn signing_algorithms(config: &Config) -> Vec<String> {
+    let signs = |client: &&config::Client| client.auth_method == config::AuthMethod::PrivateKeyJwt;
+    let mut names: Vec<String> = Vec::new();
+    for client in config.client.iter().filter(signs) {
+        let all = ASYMMETRIC.iter().map(|algorithm| algorithm.as_str().to_owned());
+        let used: Vec<String> = if client.algorithms.is_empty() { all.collect() } else { client.algorithms.clone() };
+        names.extend(used.into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
+    }
+    names
+}
+
+fn keys_of_client(config: &Config, section: &config::Client, at: &str) -> Result<Keys, Fault> {
+    match (&section.jwks_file, &section.jwks_url) {
+        (Some(path), None) => Ok(Keys::jwks_file(config.path(path))),
+        (None, Some(url)) => Ok(jwks_url(url)),
+        _ => Err(Fault::new(at, "needs exactly one of jwks_file and jwks_url")),
+    }
+}
+
+fn certificate_names(section: &config::Client) -> Vec<CertificateName> {
+    let text = [
+        (&section.tls_client_auth_subject_dn, CertificateName::SubjectDn as fn(String) -> CertificateName),
+        (&section.tls_client_auth_san_dns, CertificateName::Dns),
+        (&section.tls_client_auth_san_uri, CertificateName::Uri),
+        (&section.tls_client_auth_san_email, CertificateName::Email),
+    ];
+    let names = text.into_iter().filter_map(|(value, name)| value.clone().map(name));
+    names.chain(section.tls_client_auth_san_ip.map(CertificateName::Ip)).collect()
+}
+
+fn certificate_header(section: &config::CertificateHeader) -> Result<CertificateHeader, Fault> {
+    let at = |key: &str| format!("certificate_header.{key}");
+    if section.proxies.is_empty() {
+        return Err(Fault::new(at("proxies"), "names nobody, so the header would never count"));
+    }
+    let proxies = section.proxies.iter().copied();
+    let header = match section.format {
+        config::CertificateFormat::ClientCert => CertificateHeader::client_cert(proxies),
+        config::CertificateFormat::XForwardedClientCert => CertificateHeader::x_forwarded_client_cert(proxies),
+    };
+    match (&section.verified_header, &section.verified_value, section.verified_always) {
+        (None, None, false) => Ok(header),
+        (None, None, true) => Ok(header.verified_always()),
+        (Some(name), Some(value), false) => {
+            let name: HeaderName = name.parse().map_err(|_| Fault::new(at("verified_header"), "is no header name"))?;
+            let value = HeaderValue::from_str(value).map_err(|_| Fault::new(at("verified_value"), "fits no header"))?;
+            Ok(header.verified_where(name, value))
+        }
+        _ => {
+            let what = "give verified_header with verified_value, or verified_always, or neither";
+            Err(Fault::new("certificate_header", what))
+        }
+    }
+}
+
+/// Verifies the signed requests of the global endpoint: those of a client by that client's own keys, in the name of any
+/// issuer that it has a say over.
+pub(crate) struct Senders {
+    by_id: Vec<(String, JwtVerifier)>,
+}
+
+/// What the type (`typ`) of signed requests is.
+const SIGNED_REQUEST: &str = "global-token-revocation+jwt";
+
+impl Senders {
+    /// The senders with keys, for the endpoint at `url`; and each with the `iss` that it may use.
+    pub(crate) fn new(config: &Config, url: &str) -> Result<(Self, Vec<(String, Client)>), Fault> {
+        let (mut by_id, mut senders) = (Vec::new(), Vec::new());
+        for (index, section) in config.client.iter().enumerate() {
+            if section.auth_method != config::AuthMethod::PrivateKeyJwt {
+                continue;
+            }
+            let at = format!("client[{index}]");
+            let mut verifier = JwtVerifier::builder().leeway(config.tokens.leeway.0);
+            for iss in issuers_of(config, section) {
+                let issuer = Issuer::new(iss).algorithms(client_algorithms(section, &at)?).audience([url]);
+                verifier =
+                    verifier.issuer(issuer.keys(keys_of_client(config, section, &at)?).require_typ(SIGNED_REQUEST));
+                let client = Client::confidential(&section.id).issuers(issuers_of(config, section));
+                senders.push((iss.to_owned(), client.scopes(&section.scopes)));
+            }
+            by_id.push((section.id.clone(), verifier.build().map_err(|error| Fault::new(&at, error))?));
+        }
+        Ok((Self { by_id }, senders))
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// By the keys of the client that the token names as its `sub`: whoever has no such key is not that client.
+    fn verified_by_its_own(
+        &self,
+        verify: impl Fn(&JwtVerifier) -> Result<Identity, VerifyError>,
+    ) -> Result<Identity, VerifyError> {
+        let mut outcome = Err(VerifyError::Signature);
+        for (id, verifier) in &self.by_id {
+            match verify(verifier) {
+                Ok(identity) if identity.sub() == Some(id) => return Ok(identity),
+                // Another client's keys that are still on their way must not hide a sender whose own are here.
+                Err(VerifyError::KeyNotAvailable) => outcome = Err(VerifyError::KeyNotAvailable),
+                _ => {}
+            }
+        }
+        outcome
+    }
+}
+
+impl Verifier for Senders {
+    fn verify(&self, token: &str, now: u64) -> Result<Identity, VerifyError> {
+        self.verified_by_its_own(|verifier| verifier.verify(token, now))
+    }
+
+    fn verify_expired(&self, token: &str, now: u64) -> Result<Identity, VerifyError> {
+        self.verified_by_its_own(|verifier| verifier.verify_expired(token, now))
+    }
+
+    fn epoch(&self) -> u64 {
+        self.by_id.iter().map(|(_, verifier)| verifier.epoch()).sum()
+    }
+}
+
+/// Who users are.
+pub(crate) async fn directory(config: &Config) -> Result<Arc<dyn Directory>, Fault> {
+    let section = &config.directory;
+    let needed = |key: &str| Fault::new(format!("directory.{key}"), "is needed for this kind of directory");
+    match section.kind {
+        config::DirectoryKind::Claims => Ok(Arc::new(ClaimsOnly)),
+        config::DirectoryKind::File => {
+            let path = config.path(section.path.as_ref().ok_or_else(|| needed("path"))?);
+            Ok(Arc::new(FileDirectory::open(path).map_err(|error| Fault::new("directory.path", error))?))
+        }
+        config::DirectoryKind::Sql => {
+            let url = config.url(section.url.as_ref().ok_or_else(|| needed("url"))?.expose());
+            // PostgreSQL writes parameters as $1.
+            let postgres = !url.starts_with("sqlite:");
+            let statement = |sql: &Option<String>| {
+                sql.as_ref().map(|sql| if postgres { sql.replace("?1", "$1").replace("?2", "$2") } else { sql.clone() })
+            };
+            let mut statements = SqlStatements::default();
+            statements.find_users = statement(&section.find_users);
+            statements.sessions_of_subject = statement(&section.sessions_of_subject);
+            statements.session_of_token = statement(&section.session_of_token);
+            let directory = SqlDirectory::connect(&url, statements).await;
+            Ok(Arc::new(directory.map_err(|error| Fault::new("directory.url", error))?))
+        }
+    }
+}
+
+/// The key that opaque tokens are digested with, and its id.
+pub(crate) fn digest_key(config: &Config, section: &config::Recorder) -> Result<OpaqueKeys, Fault> {
+    let named = section.digest_key_file.as_deref();
+    let path = config.path(named.unwrap_or(Path::new(DIGEST_KEY)));
+    let own = ["memory:", "sqlite:"].iter().any(|kind| config.backend.url.expose().starts_with(kind));
+    if named.is_none() && !own {
+        let what = format!(
+            "is needed where nodes share a store: a file with 32 random bytes, the same on every node (\
+             `head -c 32 /dev/urandom > {DIGEST_KEY}`)"
+        );
+        return Err(Fault::new("recorder.digest_key_file", what));
+    }
+    let fault = |error: std::io::Error| Fault::new("recorder.digest_key_file", format!("{}: {error}", path.display()));
+    if named.is_none() && !path.exists() {
+        write_new_key(&path).map_err(fault)?;
+    }
+    let key = Zeroizing::new(fs::read(&path).map_err(fault)?);
+    if key.len() < 32 {
+        let what = format!("{} has fewer than 32 bytes", path.display());
+        return Err(Fault::new("recorder.digest_key_file", what));
+    }
+    // The nodes of a fleet compare the id, so it has to tell keys apart, and must not tell the key.
+    let digest = Sha256::digest([b"revoked digest key id".as_slice(), &key].concat());
+    let id: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    OpaqueKeys::new(id, key.to_vec()).map_err(|error| Fault::new("recorder.digest_key_file", error))
+}
+
+fn write_new_key(path: &Path) -> std::io::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let mut key = Zeroizing::new([0; 32]);
+    getrandom::fill(key.as_mut_slice()).map_err(std::io::Error::other)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(key.as_slice())?;
+    file.sync_all()
+}
+
+/// Where the recorder learns into.
+pub(crate) async fn recorder_store(
+    config: &Config,
+    section: &config::Recorder,
+) -> Result<Arc<dyn RecorderStore>, Fault> {
+    if section.store.is_none() && config.backend.url.expose() == "memory:" {
+        return Ok(Arc::new(MemoryStore::new()));
+    }
+    let path = config.path(section.store.as_deref().unwrap_or(Path::new(RECORDER)));
+    Ok(Arc::new(SqliteStore::open(path).await.map_err(|error| Fault::new("recorder.store", error))?))
+}
+
+/// The certificates in a PEM file, DER.
+pub(crate) fn certificates(path: &Path, key: &str) -> Result<Vec<rustls_pki_types::CertificateDer<'static>>, Fault> {
+    use rustls_pki_types::pem::PemObject as _;
+    let fault = |error: rustls_pki_types::pem::Error| Fault::new(key, format!("{}: {error}", path.display()));
+    let found: Vec<_> = rustls_pki_types::CertificateDer::pem_file_iter(path)
+        .map_err(fault)?
+        .collect::<Result<_, _>>()
+        .map_err(fault)?;
+    if found.is_empty() {
+        return Err(Fault::new(key, format!("{}: holds no certificate (PEM)", path.display())));
+    }
+    Ok(found)
+}
+
+fn read(config: &Config, path: &Path, key: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    let path = config.path(path);
+    fs::read(&path).map(Zeroizing::new).map_err(|error| Fault::new(key, format!("{}: {error}", path.display())))
+}
+
+/// The raw secret in a file; one newline at its end is an editor's.
+pub(crate) fn secret_in(config: &Config, path: &Path, key: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    let mut secret = read(config, path, key)?;
+    if secret.last() == Some(&b'\n') {
+        secret.pop();
+        if secret.last() == Some(&b'\r') {
+            secret.pop();
+        }
+    }
+    if secret.is_empty() {
+        return Err(Fault::new(key, format!("{} is empty", config.path(path).display())));
+    }
+    Ok(secret)
+}
+
+fn sha256_from(hex: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if hex.len() != 64 || !hex.is_ascii() {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}

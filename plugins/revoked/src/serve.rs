@@ -1,0 +1,160 @@
+//! Runs every door that the configuration opens, until a signal ends it.
+
+use std::{fmt, io, path::PathBuf, sync::Arc};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+
+use crate::{
+    config::{self, Config, ConfigError, Fault},
+    door::{ForwardAuth, MainListener},
+    engine::{Engine, EngineError},
+    listen::{self, Shared},
+    tls::Acceptor,
+};
+
+/// Why the daemon does not run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The configuration cannot be used.
+    Config(ConfigError),
+    /// The engine did not start.
+    Engine(EngineError),
+    /// A listener could not be opened, or signals not be listened for.
+    Io(io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Engine(error) => error.fmt(f),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+impl From<io::Error> for ServeError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    engine: Arc<Engine>,
+    file: PathBuf,
+    shared: Shared,
+}
+
+impl Daemon {
+    /// Starts what the file says.
+    ///
+    /// # Errors
+    ///
+    /// Where the configuration cannot be used, the store cannot be reached, or an address is taken.
+    pub async fn start(file: PathBuf) -> Result<Self, ServeError> {
+        let config = config::load(&file).map_err(ServeError::Config)?;
+        let engine = Engine::start(config.clone()).await.map_err(|error| explained(error, &file))?;
+        let shared = Shared::new(config.max_connections);
+        let daemon = Self { engine, file, shared };
+        daemon.open(&config).await?;
+        Ok(daemon)
+    }
+
+    async fn open(&self, config: &Config) -> Result<(), ServeError> {
+        let fault = |fault: Fault| explained(EngineError::Config(fault), &self.file);
+        let Self { engine, shared, .. } = self;
+        let acceptor = config.tls.as_ref().map(|section| Acceptor::new(config, section)).transpose().map_err(fault)?;
+        let main = MainListener::new(Arc::clone(engine)).map_err(fault)?;
+        let listener = listen::bind(config.listen, "listen").await?;
+        tracing::info!(address = %listener.local_addr()?, tls = acceptor.is_some(), "main listener");
+        let answer = move |request| {
+            let main = main.clone();
+            async move { main.answer(request).await }
+        };
+        tokio::spawn(listen::serve(listener, acceptor, shared.clone(), answer));
+
+        if let Some(section) = &config.forward_auth {
+            let door = ForwardAuth::new(Arc::clone(engine), &section.identity_headers).map_err(fault)?;
+            let listener = listen::bind(section.listen, "forward_auth.listen").await?;
+            tracing::info!(address = %listener.local_addr()?, "forward-auth");
+            let answer = move |request| {
+                let door = door.clone();
+                async move { door.answer(request).await }
+            };
+            tokio::spawn(listen::serve(listener, None, shared.clone(), answer));
+        }
+        Ok(())
+    }
+
+    /// What decides.
+    pub const fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Runs until SIGTERM or SIGINT, then ends in an orderly way; SIGHUP reads the file anew.
+    ///
+    /// # Errors
+    ///
+    /// Where signals cannot be listened for.
+    pub async fn run(self) -> Result<(), ServeError> {
+        let (mut hangup, mut terminate, mut interrupt) =
+            (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => self.reload().await,
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    async fn reload(&self) {
+        let file = self.file.clone();
+        let read = tokio::task::spawn_blocking(move || config::load(&file)).await;
+        let reloaded = match read {
+            Ok(Ok(config)) => self.engine.reload(config).await.map_err(|error| explained(error, &self.file)),
+            Ok(Err(error)) => Err(ServeError::Config(error)),
+            Err(error) => Err(ServeError::Io(io::Error::other(error))),
+        };
+        match reloaded {
+            Ok(stays) if stays.is_empty() => {
+                tracing::info!(file = %self.file.display(), "the configuration was read anew")
+            }
+            Ok(stays) => tracing::warn!(
+                file = %self.file.display(),
+                sections = stays.join(", "),
+                "the configuration was read anew; these sections count from the next start on"
+            ),
+            Err(error) => tracing::error!(%error, "the configuration was refused; the running one stays"),
+        }
+    }
+
+    async fn stop(self) {
+        tracing::info!("shutting down");
+        let limit = self.engine.config().shutdown_timeout.0;
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        if timeout(limit, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!(?limit, "connections were still open after the time limit");
+        }
+        self.engine.revocations().shutdown().await;
+    }
+}
+
+/// The error with the line of the key that it is about.
+fn explained(error: EngineError, file: &std::path::Path) -> ServeError {
+    match error {
+        EngineError::Config(fault) => ServeError::Config(config::at(file, fault)),
+        error => ServeError::Engine(error),
+    }
+}
