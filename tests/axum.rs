@@ -12,8 +12,9 @@ use axum::{
 use common::{AUDIENCE, ISSUER, SECRET, eventually, listen, token, unix, verifier};
 use serde_json::json;
 use tower_revocation::{
-    RevocationLayer, Revocations,
+    Guard, RevocationLayer, Revocations,
     policy::{MissingClaim, MissingIat, NoToken, Policy},
+    response::Challenge,
     revocation::{Cutoff, Revocation, Scope},
     token::{
         Algorithm, Claims, FromExtension, Identity, Issuer, JwtVerifier, Keys, OpaqueKeys, Peek, VerifiedClaims,
@@ -439,4 +440,28 @@ async fn l6_missing_claims_are_counted_and_shadow_keeps_the_identity() {
     }
     assert_eq!(guard.missing_claims(), [("jti", 1), ("sid", 1), ("iat", 1)], "verified once, counted once");
     assert_eq!(guard.would_refuse(), 1);
+}
+
+/// RFC 6750 §3, RFC 9728 §5.1: what a challenge tells of the resource, whether or not a token came along.
+#[tokio::test]
+async fn challenges_tell_of_the_resource() {
+    let revocations = common::revocations().await;
+    let challenge = Challenge::new().scope("read write").unwrap();
+    let challenge = challenge.resource_metadata("https://api.example/.well-known/oauth-protected-resource").unwrap();
+    let guard =
+        Guard::new(revocations.denylist().clone(), Verify::new(verifier()), Policy::default().no_token(NoToken::Deny));
+    let layer = RevocationLayer::from(Arc::new(guard.challenge(challenge)));
+    let address = serve(app().layer(layer)).await;
+    let rest = "scope=\"read write\", resource_metadata=\"https://api.example/.well-known/oauth-protected-resource\"";
+    let nothing = common::get(address, "/", &[]).await;
+    assert_eq!(nothing.header("www-authenticate"), Some(format!("Bearer realm=\"api\", {rest}").as_str()));
+    let wrong = common::get(address, "/", &["authorization: Bearer a.b.c"]).await;
+    let said = wrong.header("www-authenticate").unwrap();
+    assert!(said.starts_with("Bearer error=\"invalid_token\", ") && said.ends_with(rest), "{said}");
+
+    for injected in ["", "a\"b", "a\\b", "a\r\nset-cookie: x", "ä"] {
+        assert!(Challenge::new().scope(injected).is_err(), "{injected:?}");
+        assert!(Challenge::new().resource_metadata(injected).is_err(), "{injected:?}");
+    }
+    assert!(Challenge::new().resource_metadata("https://api.example/a b").is_err());
 }
