@@ -9,7 +9,10 @@ use std::path::PathBuf;
 
 use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
-use tower_revocation::backend::{Memory, Sqlite, conformance::Harness};
+use tower_revocation::backend::{
+    Memory, Sqlite,
+    conformance::{Harness, Network, Skipped},
+};
 
 mod memory {
     use super::*;
@@ -21,6 +24,10 @@ mod memory {
 
         async fn open(&self) -> Memory {
             self.0.clone()
+        }
+
+        async fn open_afar(&self) -> Result<(Memory, Box<dyn Network>), Skipped> {
+            Err(Skipped::because("the store is in this process: there is no network"))
         }
     }
 
@@ -67,6 +74,10 @@ impl Harness for InFile {
 
     async fn open(&self) -> Sqlite {
         Sqlite::open(self.path()).await.unwrap().namespace(self.namespace)
+    }
+
+    async fn open_afar(&self) -> Result<(Sqlite, Box<dyn Network>), Skipped> {
+        Err(Skipped::because("the store is a file: there is no network"))
     }
 
     async fn plant(&self, record: &[u8]) -> bool {

@@ -5,8 +5,11 @@ mod common;
 
 use std::sync::Mutex;
 
-use common::server::Server;
-use tower_revocation::backend::{Nats, NatsOptions, conformance::Harness};
+use common::{faults::Proxy, server::Server};
+use tower_revocation::backend::{
+    Nats, NatsOptions,
+    conformance::{Harness, Network, Skipped},
+};
 
 mod alone {
     use super::*;
@@ -44,7 +47,11 @@ impl OnServer {
     }
 
     async fn open_in(&self, namespace: &str) -> Nats {
-        NatsOptions::new().namespace(namespace).connect(&self.url()).await.unwrap()
+        self.connect(&self.url(), namespace).await
+    }
+
+    async fn connect(&self, url: &str, namespace: &str) -> Nats {
+        NatsOptions::new().namespace(namespace).connect(url).await.unwrap()
     }
 }
 
@@ -53,6 +60,13 @@ impl Harness for OnServer {
 
     async fn open(&self) -> Nats {
         self.open_in("ours").await
+    }
+
+    async fn open_afar(&self) -> Result<(Nats, Box<dyn Network>), Skipped> {
+        let port = self.0.lock().unwrap().port();
+        let proxy = Proxy::to(port).await;
+        let url = self.0.lock().unwrap().url_at(proxy.port());
+        Ok((self.connect(&url, "ours").await, Box::new(proxy)))
     }
 
     async fn restart(&self) {

@@ -2,6 +2,9 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/faults.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod faults;
 #[path = "common/neighbour.rs"]
 #[allow(unreachable_pub, missing_docs)]
 mod neighbour;
@@ -12,9 +15,12 @@ mod server;
 use std::sync::{Mutex, MutexGuard};
 
 use sqlx::{Connection, PgConnection};
-use tower_revocation::backend::{Postgres, conformance::Harness};
+use tower_revocation::backend::{
+    Postgres,
+    conformance::{Harness, Network, Skipped},
+};
 
-use self::server::Server;
+use self::{faults::Proxy, server::Server};
 
 mod postgres {
     use super::*;
@@ -53,6 +59,10 @@ impl OnServer {
     fn server(&self) -> MutexGuard<'_, Server> {
         self.server.lock().unwrap()
     }
+
+    async fn connect(&self, url: &str) -> Postgres {
+        Postgres::connect(url).await.unwrap().namespace(self.namespace)
+    }
 }
 
 impl Harness for OnServer {
@@ -60,7 +70,14 @@ impl Harness for OnServer {
 
     async fn open(&self) -> Postgres {
         let url = self.server().url();
-        Postgres::connect(&url).await.unwrap().namespace(self.namespace)
+        self.connect(&url).await
+    }
+
+    async fn open_afar(&self) -> Result<(Postgres, Box<dyn Network>), Skipped> {
+        let port = self.server().port();
+        let proxy = Proxy::to(port).await;
+        let url = self.server().url_at(proxy.port());
+        Ok((self.connect(&url).await, Box::new(proxy)))
     }
 
     async fn restart(&self) {

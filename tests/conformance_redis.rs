@@ -5,8 +5,11 @@ mod common;
 
 use std::sync::Mutex;
 
-use common::server::Server;
-use tower_revocation::backend::{Redis, conformance::Harness};
+use common::{faults::Proxy, server::Server};
+use tower_revocation::backend::{
+    Redis,
+    conformance::{Harness, Network, Skipped},
+};
 
 mod one_server {
     use super::*;
@@ -41,13 +44,24 @@ impl OnServer {
     fn url(&self) -> String {
         self.server.lock().unwrap().url()
     }
+
+    async fn connect(&self, url: &str) -> Redis {
+        Redis::options(url).unwrap().namespace(self.namespace).connect().await.unwrap()
+    }
 }
 
 impl Harness for OnServer {
     type Backend = Redis;
 
     async fn open(&self) -> Redis {
-        Redis::options(&self.url()).unwrap().namespace(self.namespace).connect().await.unwrap()
+        self.connect(&self.url()).await
+    }
+
+    async fn open_afar(&self) -> Result<(Redis, Box<dyn Network>), Skipped> {
+        let port = self.server.lock().unwrap().port();
+        let proxy = Proxy::to(port).await;
+        let url = self.server.lock().unwrap().url_at(proxy.port());
+        Ok((self.connect(&url).await, Box::new(proxy)))
     }
 
     async fn restart(&self) {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::Router;
-use common::{Answer, ISSUER, eventually, faulty::Faulty};
+use common::{Answer, ISSUER, eventually, faulty::Faulty, log::Log};
 use http::{Request, header};
 use tower_revocation::{
     Guard, RevocationLayer, Revocations,
@@ -35,6 +35,60 @@ fn config(name: &str, staleness: Staleness, clock: &Arc<ManualClock>) -> SyncCon
     config.node = name.to_owned();
     config.denylist.clock = clock.clone();
     config
+}
+
+/// Two processes under one name: each is waited for, and both say that there is another.
+#[tokio::test]
+async fn two_processes_of_one_name_are_both_waited_for() {
+    let log = Log::start();
+    let (store, clock) = (Memory::new(), clock());
+    let publisher = node("publisher", store.clone(), &clock).await;
+    let (one, two) = (Faulty::new(store.clone()), Faulty::new(store.clone()));
+    let (one_node, two_node) = (node("same", one.clone(), &clock).await, node("same", two.clone(), &clock).await);
+    // The clock of the leases stands still but for this.
+    eventually("both notice", async || {
+        clock.advance(Duration::from_millis(1));
+        [&one_node, &two_node].map(|node| node.status().namesakes) == [1, 1]
+    })
+    .await;
+    assert_eq!(publisher.status().namesakes, 0);
+    assert!(log.text().contains("give each node a name of its own"), "{}", log.text());
+
+    for (jti, halted, other) in [("x", &one, &two_node), ("y", &two, &one_node)] {
+        // Renews its lease, and hears nothing of what is revoked; the other one confirms.
+        halted.faults.halt.store(true, SeqCst);
+        let _ = publisher.revoke(Revocation::new(scope(jti))).await.unwrap();
+        eventually("the other applies it", async || other.status().applied == publisher.status().applied).await;
+        let everywhere = publisher.everywhere(Duration::from_millis(300)).await.unwrap();
+        let named: Vec<_> = everywhere.unconfirmed.iter().map(ToString::to_string).collect();
+        assert_eq!(named, ["same (behind)"]);
+        halted.faults.halt.store(false, SeqCst);
+        eventually("both confirm", async || publisher.everywhere(SOON).await.unwrap().is_complete()).await;
+    }
+    drop(two_node);
+    eventually("one is alone again", async || {
+        clock.advance(LEASE / 10);
+        one_node.status().namesakes == 0
+    })
+    .await;
+}
+
+/// A node that was started again is no other node; until the lease of the run before has ended, that one may serve.
+#[tokio::test]
+async fn a_restart_is_no_namesake_and_the_run_before_is_waited_for() {
+    let (store, clock) = (Memory::new(), clock());
+    let publisher = node("publisher", store.clone(), &clock).await;
+    let before = NodeStatus::new("a", true, LEASE);
+    store.heartbeat(&before).await.unwrap();
+    let again = node("a", store, &clock).await;
+    let _ = publisher.revoke(Revocation::new(scope("x"))).await.unwrap();
+    let everywhere = publisher.everywhere(Duration::from_millis(300)).await.unwrap();
+    let named: Vec<_> = everywhere.unconfirmed.iter().map(|node| (&*node.node, node.session)).collect();
+    assert_eq!(named, [("a", before.session)]);
+    assert!(!again.everywhere(Duration::from_millis(300)).await.unwrap().is_complete());
+    assert_eq!(again.status().namesakes, 0);
+    clock.advance(LEASE + LEASE / 10);
+    assert!(publisher.everywhere(SOON).await.unwrap().is_complete());
 }
 
 async fn node(name: &str, backend: impl Backend, clock: &Arc<ManualClock>) -> Revocations {

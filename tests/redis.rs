@@ -250,28 +250,6 @@ async fn a_restricted_user_is_enough() {
     assert!(error.kind() == BackendErrorKind::Settings && error.to_string().contains("ACL"), "{error}");
 }
 
-#[tokio::test]
-async fn a_half_open_connection_is_given_up() {
-    let server = Server::redis();
-    let proxy = Proxy::to(server.port()).await;
-    let url = format!("redis://127.0.0.1:{}", proxy.port());
-    let (here, there) = (node(Redis::connect(&url).await.unwrap()).await, Redis::connect(&server.url()).await.unwrap());
-    let far = Redis::connect(&url).await.unwrap();
-    proxy.set(Fault::Silence);
-    let begun = Instant::now();
-    let error = far.publish(&[change(1)]).await.unwrap_err();
-    assert!(error.kind() == BackendErrorKind::Unavailable && begun.elapsed() < LIMIT, "{error}");
-    while here.status().last_error.is_none() {
-        assert!(begun.elapsed() < LIMIT, "the feed does not notice");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let beside = node(there).await;
-    revoke(&beside, "missed").await;
-    proxy.set(Fault::None);
-    far.publish(&[change(2)]).await.unwrap();
-    knows(&here, "missed").await;
-}
-
 /// Whoever stops waiting earlier leaves no dead connection to the next caller.
 #[tokio::test]
 async fn a_call_that_was_dropped_gives_its_connection_up() {

@@ -1,10 +1,11 @@
 //! The conditions that every [`Backend`] must meet, as checks that can be run against yours.
 //!
 //! Say how to make a store in a [`Harness`], then let [`conformance_tests!`](crate::conformance_tests) make a test of each
-//! check, or call [`run`]. A check panics where its condition is not met, and says which.
+//! check, or call [`run`]. A check panics where its condition is not met, and says which. One that a store leaves no room for
+//! is skipped, and says why.
 //!
 //! ```
-//! use tower_revocation::backend::{Memory, conformance::{self, Harness}};
+//! use tower_revocation::backend::{Memory, conformance::{self, Harness, Network, Skipped}};
 //!
 //! struct InMemory(Memory);
 //!
@@ -13,17 +14,23 @@
 //!     async fn open(&self) -> Memory {
 //!         self.0.clone()
 //!     }
+//!     async fn open_afar(&self) -> Result<(Memory, Box<dyn Network>), Skipped> {
+//!         Err(Skipped::because("the store is in this process: there is no network"))
+//!     }
 //! }
 //!
 //! # let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
 //! # runtime.block_on(async {
-//! conformance::run(async || InMemory(Memory::new())).await;
+//! println!("{}", conformance::run(async || InMemory(Memory::new())).await);
 //! # });
 //! ```
 #![allow(clippy::missing_panics_doc, reason = "a check has no other way to fail")]
 
+mod network;
+
 use std::{
     collections::{HashMap, HashSet},
+    fmt,
     future::Future,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
@@ -37,6 +44,7 @@ use futures_util::{
 };
 use tokio::sync::mpsc;
 
+pub use self::network::{Network, Way, bears_a_slow_network, goes_on_after_a_cut, goes_on_after_silence};
 use super::{Backend, BackendError, Claim, Durability, Event, FleetSettings, Intent, NodeStatus, OneTime, Position};
 use crate::{
     revocation::{
@@ -52,6 +60,10 @@ pub trait Harness: Send + Sync {
 
     /// Opens the store once more, as another node would.
     fn open(&self) -> impl Future<Output = Self::Backend> + Send;
+
+    /// Opens the store over a network of this one's own that fails on demand; [`Harness::open`] is not concerned. Where
+    /// there is no network to a store, it says so.
+    fn open_afar(&self) -> impl Future<Output = Result<(Self::Backend, Box<dyn Network>), Skipped>> + Send;
 
     /// Crashes the store as hard as its [`Durability`] allows, and starts it again. All that was opened has been dropped.
     /// By default nothing more happens; a store of [`Durability::None`] is not asked.
@@ -72,11 +84,14 @@ pub trait Harness: Send + Sync {
 /// tests run on several threads.
 ///
 /// ```
-/// # use tower_revocation::backend::{Memory, conformance::Harness};
+/// # use tower_revocation::backend::{Memory, conformance::{Harness, Network, Skipped}};
 /// # struct InMemory(Memory);
 /// # impl Harness for InMemory {
 /// #     type Backend = Memory;
 /// #     async fn open(&self) -> Memory { self.0.clone() }
+/// #     async fn open_afar(&self) -> Result<(Memory, Box<dyn Network>), Skipped> {
+/// #         Err(Skipped::because("the store is in this process: there is no network"))
+/// #     }
 /// # }
 /// mod memory {
 ///     use super::*;
@@ -118,19 +133,26 @@ macro_rules! conformance_tests {
             keeps_intents_over_a_crash
             reports_what_is_unreadable
             delivers_concurrent_changes_in_order
+            goes_on_after_a_cut
+            goes_on_after_silence
+            bears_a_slow_network
         }
     };
     (@tests $fresh:expr; $($check:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $check() {
-                $crate::backend::conformance::$check(&($fresh)().await).await;
+                let outcome = $crate::backend::conformance::$check(&($fresh)().await).await;
+                $crate::backend::conformance::Outcome::tell(outcome, stringify!($check));
             }
         )*
     };
     (@run $fresh:expr; $($check:ident)*) => {
         [$(
-            (stringify!($check), AssertUnwindSafe(async { $check(&($fresh)().await).await }).catch_unwind().await.is_ok()),
+            (
+                stringify!($check),
+                AssertUnwindSafe(async { Outcome::of($check(&($fresh)().await).await) }).catch_unwind().await.ok(),
+            ),
         )*]
     };
 }
@@ -138,10 +160,80 @@ macro_rules! conformance_tests {
 /// Runs every check, each on a store of its own. It needs a runtime of several threads.
 ///
 /// Panics in the end, naming the checks that failed, where any did.
-pub async fn run<H: Harness>(fresh: impl AsyncFn() -> H) {
+pub async fn run<H: Harness>(fresh: impl AsyncFn() -> H) -> Report {
     let outcomes = conformance_tests!(@list run fresh);
-    let failed: Vec<_> = outcomes.iter().filter(|(_, passed)| !passed).map(|(check, _)| *check).collect();
+    let failed: Vec<_> = outcomes.iter().filter(|(_, outcome)| outcome.is_none()).map(|(check, _)| *check).collect();
     assert!(failed.is_empty(), "{} of {} checks failed: {}", failed.len(), outcomes.len(), failed.join(", "));
+    let mut report = Report { passed: Vec::new(), skipped: Vec::new() };
+    for (check, outcome) in outcomes {
+        match outcome {
+            Some(Err(skipped)) => report.skipped.push((check, skipped)),
+            _ => report.passed.push(check),
+        }
+    }
+    report
+}
+
+/// What a run of all checks came to, where none failed.
+#[derive(Clone, Debug)]
+#[must_use = "some checks may have been skipped"]
+#[non_exhaustive]
+pub struct Report {
+    /// The checks whose condition is met.
+    pub passed: Vec<&'static str>,
+    /// Those that the store leaves no room for.
+    pub skipped: Vec<(&'static str, Skipped)>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} checks passed, {} skipped", self.passed.len(), self.skipped.len())?;
+        self.skipped.iter().try_for_each(|(check, why)| write!(f, "\n{check} was skipped: {why}"))
+    }
+}
+
+/// A check has nothing to check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    why: String,
+}
+
+impl Skipped {
+    /// For this reason.
+    pub fn because(why: impl Into<String>) -> Self {
+        Self { why: why.into() }
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+/// What a check returns: nothing, where it applies to every store.
+#[doc(hidden)]
+pub trait Outcome: Sized {
+    fn of(self) -> Result<(), Skipped>;
+
+    #[allow(clippy::print_stdout, reason = "a test that does not fail has no other way to say something")]
+    fn tell(self, check: &str) {
+        if let Err(skipped) = self.of() {
+            println!("{check} was skipped: {skipped}");
+        }
+    }
+}
+
+impl Outcome for () {
+    fn of(self) -> Result<(), Skipped> {
+        Ok(())
+    }
+}
+
+impl Outcome for Result<(), Skipped> {
+    fn of(self) -> Self {
+        self
+    }
 }
 
 /// The settings that the first node stores hold for all, for good.
@@ -505,7 +597,8 @@ pub async fn delivers_whatever_the_clock_says<H: Harness>(harness: &H) {
     }
 }
 
-/// What nodes announce is there for all until it is replaced or taken back.
+/// What nodes announce is there for all until it is replaced or taken back. Another run under the same name replaces
+/// nothing: both may serve.
 pub async fn lists_nodes_until_they_retire<H: Harness>(harness: &H) {
     let (a, b) = (harness.open().await, harness.open().await);
     let mut one = NodeStatus::new("one", true, Duration::from_secs(60));
@@ -524,6 +617,12 @@ pub async fn lists_nodes_until_they_retire<H: Harness>(harness: &H) {
     let nodes = done("heartbeat", b.heartbeat(&two)).await;
     assert!(nodes.contains(&one), "a node that has announced something else since stays on the list: {nodes:?}");
     assert!(nodes.contains(&two), "a lease of a millisecond is not the store's to judge");
+    let namesake = NodeStatus::new("one", true, Duration::from_secs(60));
+    let nodes = done("heartbeat", b.heartbeat(&namesake)).await;
+    assert!(nodes.contains(&one) && nodes.contains(&namesake), "two runs of one name are two nodes: {nodes:?}");
+    done("retire", a.retire(&namesake)).await;
+    let nodes = done("heartbeat", b.heartbeat(&two)).await;
+    assert!(nodes.contains(&one), "a run that retires takes no other of its name along: {nodes:?}");
     done("retire", b.retire(&one)).await;
     done("retire of a node that is not there", a.retire(&one)).await;
     assert_eq!(done("heartbeat", b.heartbeat(&two)).await, [two], "a node that has retired is off the list");
@@ -548,15 +647,13 @@ pub async fn starts_over_from_a_foreign_position<H: Harness>(harness: &H) {
 }
 
 /// What was acknowledged is there after a crash, settings included.
-pub async fn survives_a_crash<H: Harness>(harness: &H) {
+pub async fn survives_a_crash<H: Harness>(harness: &H) -> Result<(), Skipped> {
     let make = Maker::new();
     let (before, after) = (make.tokens(0..100), make.tokens(100..150));
     let ours = FleetSettings::new(7, &Lifetimes::DEFAULT, None);
     let (fleet, from) = {
         let store = harness.open().await;
-        if store.durability() == Durability::None {
-            return;
-        }
+        lasting(&store)?;
         let fleet = done("agree", store.agree(&ours)).await;
         done("publish", store.publish(&before)).await;
         let from = Follower::new(&store, None).catch_up().await;
@@ -574,6 +671,7 @@ pub async fn survives_a_crash<H: Harness>(harness: &H) {
     let mut resumed = Follower::new(&store, Some(from));
     resumed.catch_up().await;
     assert!(after.iter().all(|change| resumed.seen.contains(change)), "resuming after a crash leaves no gap");
+    Ok(())
 }
 
 /// Of all who claim a message, one is the first; other namespaces, makers and ids are other messages.
@@ -664,13 +762,11 @@ pub async fn forgets_claims_when_they_are_over<H: Harness>(harness: &H) {
 
 /// A claim that was acknowledged is remembered after the hardest crash that the store's [`Durability`] covers, and so is
 /// that it was finished.
-pub async fn remembers_claims_over_a_crash<H: Harness>(harness: &H) {
+pub async fn remembers_claims_over_a_crash<H: Harness>(harness: &H) -> Result<(), Skipped> {
     let message = |id, message| OneTime::new("conformance", ISSUER, id, [message; 32], u64::MAX);
     {
         let store = harness.open().await;
-        if store.durability() == Durability::None {
-            return;
-        }
+        lasting(&store)?;
         for id in ["claimed", "finished"] {
             assert_eq!(done("claim_once", store.claim_once(&message(id, 1))).await, Claim::First);
         }
@@ -684,6 +780,7 @@ pub async fn remembers_claims_over_a_crash<H: Harness>(harness: &H) {
         let claim = done("claim_once", store.claim_once(&message(id, digest))).await;
         assert_eq!(claim, expected, "what was {id} with {digest} survives a crash");
     }
+    Ok(())
 }
 
 /// An intent is there, as it was, for every node, until it is settled; a purge leaves it alone.
@@ -712,13 +809,11 @@ pub async fn keeps_intents_until_they_are_settled<H: Harness>(harness: &H) {
 }
 
 /// An intent that was acknowledged survives the hardest crash that the store's [`Durability`] covers.
-pub async fn keeps_intents_over_a_crash<H: Harness>(harness: &H) {
+pub async fn keeps_intents_over_a_crash<H: Harness>(harness: &H) -> Result<(), Skipped> {
     let intents = [1, 2].map(|n| Intent::new(n, &[Maker::new().token(n)]));
     {
         let store = harness.open().await;
-        if store.durability() == Durability::None {
-            return;
-        }
+        lasting(&store)?;
         for intent in &intents {
             done("intend", store.intend(intent)).await;
         }
@@ -727,26 +822,26 @@ pub async fn keeps_intents_over_a_crash<H: Harness>(harness: &H) {
     harness.restart().await;
     let store = harness.open().await;
     assert_eq!(done("intents", store.intents()).await, intents[1..], "intents, and that they are settled, survive");
+    Ok(())
 }
 
 /// A node that was listed is listed after the hardest crash that the store's [`Durability`] covers: it may still serve.
-pub async fn lists_nodes_over_a_crash<H: Harness>(harness: &H) {
+pub async fn lists_nodes_over_a_crash<H: Harness>(harness: &H) -> Result<(), Skipped> {
     let one = NodeStatus::new("one", true, Duration::from_secs(60));
     {
         let store = harness.open().await;
-        if store.durability() == Durability::None {
-            return;
-        }
+        lasting(&store)?;
         done("heartbeat", store.heartbeat(&one)).await;
     }
     harness.restart().await;
     let store = harness.open().await;
     let nodes = done("heartbeat", store.heartbeat(&NodeStatus::new("two", true, Duration::from_secs(60)))).await;
     assert!(nodes.contains(&one), "the announcement of a node survives: {nodes:?}");
+    Ok(())
 }
 
 /// A record that cannot be read is reported, by name, and never skipped in silence; all others are delivered.
-pub async fn reports_what_is_unreadable<H: Harness>(harness: &H) {
+pub async fn reports_what_is_unreadable<H: Harness>(harness: &H) -> Result<(), Skipped> {
     let store = harness.open().await;
     let make = Maker::new();
     let (before, after) = (make.token(1), make.token(2));
@@ -756,7 +851,7 @@ pub async fn reports_what_is_unreadable<H: Harness>(harness: &H) {
     let mut unreadable = make.token(3).encode();
     unreadable[0] = 0;
     if !harness.plant(&unreadable).await {
-        return;
+        return Err(Skipped::because("nothing can be stored past the backend"));
     }
     done("publish", store.publish(std::slice::from_ref(&after))).await;
     let mut late = Follower::new(&store, None);
@@ -768,6 +863,7 @@ pub async fn reports_what_is_unreadable<H: Harness>(harness: &H) {
         assert!(!follower.unreadable[0].is_empty(), "an unreadable record has a name");
         assert_eq!(follower.distinct(), [before.clone(), after.clone()], "the others are delivered");
     }
+    Ok(())
 }
 
 /// Nothing is lost, and the order of positions is kept, where many publish at once.
@@ -819,6 +915,14 @@ async fn done<T>(what: &str, call: impl Future<Output = Result<T, BackendError>>
         Ok(Ok(value)) => value,
         Ok(Err(error)) => panic!("{what} failed: {error}"),
         Err(_) => panic!("{what} did not return within {LIMIT:?}"),
+    }
+}
+
+/// Whether there is anything to say about a crash.
+fn lasting(store: &impl Backend) -> Result<(), Skipped> {
+    match store.durability() {
+        Durability::None => Err(Skipped::because("the store promises to survive no crash")),
+        _ => Ok(()),
     }
 }
 
@@ -890,10 +994,15 @@ impl<'a> Follower<'a> {
 
     /// The next event; whether it was that all is delivered.
     async fn step(&mut self, wanted: &str) -> bool {
+        self.try_step(wanted).await.unwrap_or_else(|why| panic!("waiting for {wanted}: the feed {why}"))
+    }
+
+    /// The same; how the feed ended, where it does.
+    async fn try_step(&mut self, wanted: &str) -> Result<bool, String> {
         let event = match tokio::time::timeout(LIMIT, self.feed.next()).await {
             Ok(Some(Ok(event))) => event,
-            Ok(Some(Err(error))) => panic!("waiting for {wanted}: the feed failed: {error}"),
-            Ok(None) => panic!("waiting for {wanted}: the feed ended"),
+            Ok(Some(Err(error))) => return Err(format!("failed: {error}")),
+            Ok(None) => return Err("ended".to_owned()),
             Err(_) => panic!("waiting for {wanted}: the feed was silent for {LIMIT:?}"),
         };
         match event {
@@ -903,10 +1012,10 @@ impl<'a> Follower<'a> {
             Event::CaughtUp { position, as_of } => {
                 assert!(self.as_of.is_none_or(|before| before.wall <= as_of.wall), "as_of never goes back");
                 (self.position, self.as_of) = (Some(position), Some(as_of));
-                return true;
+                return Ok(true);
             }
         }
-        false
+        Ok(false)
     }
 
     /// Reads up to the next [`Event::CaughtUp`]; returns its position.

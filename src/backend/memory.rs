@@ -152,7 +152,7 @@ impl Backend for Memory {
 
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>> {
         let mut state = self.state();
-        state.nodes.insert(node.node.clone(), node.clone());
+        state.nodes.insert(node.key(), node.clone());
         future::ready(Ok(state.nodes.values().cloned().collect())).boxed()
     }
 

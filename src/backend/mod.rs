@@ -66,14 +66,15 @@ pub trait Backend: Send + Sync + 'static {
     /// The live changes of these keys, exactly.
     fn lookup<'a>(&'a self, keys: &'a [ScopeKey]) -> BoxFuture<'a, Result<Vec<Change>, BackendError>>;
 
-    /// Announces what this node has applied, in place of what it announced before, and returns what every node has
-    /// announced, itself included. The store judges no lease: it has other clocks.
+    /// Announces what this run of a node has applied, in place of what it announced before under its
+    /// [`NodeStatus::key`], and returns what every run has announced, itself included. The store judges no lease: it has
+    /// other clocks. It tells runs of one name apart: one that was replaced by another may serve on.
     ///
     /// An announcement must be visible to every later call on every node, and the first one of a node must survive what
     /// an acknowledged write survives: whoever publishes waits for the nodes that are listed.
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>>;
 
-    /// Takes a node off the list, unless it has announced something else than this since.
+    /// Takes a run of a node off the list, unless it has announced something else than this since.
     fn retire<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<(), BackendError>>;
 
     /// Claims a message that counts once, for the whole fleet: of all claims under one id, however they race, one is
@@ -230,7 +231,7 @@ impl fmt::Display for Position {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NodeStatus {
-    /// Its name, unique in the fleet.
+    /// Its name. Unique in the fleet, if its operator saw to that.
     pub node: String,
     /// Which run of the node: random for each start.
     pub session: u64,
@@ -248,6 +249,11 @@ impl NodeStatus {
     /// A node that has just started, and applied nothing yet.
     pub fn new(node: impl Into<String>, enforces: bool, lease: Duration) -> Self {
         Self { node: node.into(), session: crate::random::u64(), beat: 0, applied: None, enforces, lease }
+    }
+
+    /// What a store keeps it under: its name and its session, so that no run of a node takes the place of another.
+    pub fn key(&self) -> String {
+        format!("{}/{:016x}", self.node, self.session)
     }
 }
 

@@ -205,7 +205,7 @@ impl Backend for Postgres {
                        ON CONFLICT (namespace, node) DO UPDATE SET status = excluded.status RETURNING status) \
                        SELECT status FROM ours \
                        UNION ALL SELECT status FROM {s}.nodes WHERE namespace = $1 AND node <> $2";
-            let all: Vec<(String,)> = self.ask(DOING, sql, self.fleet().and(&*node.node).and(status)).await?;
+            let all: Vec<(String,)> = self.ask(DOING, sql, self.fleet().and(&*node.key()).and(status)).await?;
             let read = |(status,): &(String,)| serde_json::from_str(status).map_err(|error| self.corrupt(DOING, error));
             all.iter().map(read).collect()
         }
@@ -217,7 +217,7 @@ impl Backend for Postgres {
         async move {
             let status = serde_json::to_string(node).map_err(|error| self.corrupt(DOING, error))?;
             let sql = "DELETE FROM {s}.nodes WHERE namespace = $1 AND node = $2 AND status = $3 RETURNING node";
-            self.ask::<(String,)>(DOING, sql, self.fleet().and(&*node.node).and(status)).await.map(drop)
+            self.ask::<(String,)>(DOING, sql, self.fleet().and(&*node.key()).and(status)).await.map(drop)
         }
         .boxed()
     }

@@ -288,7 +288,7 @@ impl Backend for Sqlite {
             let mut transaction = self.file.others.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
             sqlx::query("INSERT OR REPLACE INTO nodes (namespace, node, status) VALUES (?, ?, ?)")
                 .bind(&*self.namespace)
-                .bind(&*node.node)
+                .bind(node.key())
                 .bind(status)
                 .execute(&mut *transaction)
                 .await
@@ -313,7 +313,7 @@ impl Backend for Sqlite {
             };
             sqlx::query("DELETE FROM nodes WHERE namespace = ? AND node = ? AND status = ?")
                 .bind(&*self.namespace)
-                .bind(&*node.node)
+                .bind(node.key())
                 .bind(serde_json::to_string(node).map_err(unreadable)?)
                 .execute(&self.file.others)
                 .await

@@ -1,6 +1,12 @@
 //! Tells the fleet what this node has applied, and hears what the others have.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{Notify, watch},
@@ -17,6 +23,8 @@ use crate::{
 /// What this node announces and hears.
 pub(super) struct Announcements {
     fleet: Fleet,
+    /// How many other processes go by this node's name, too.
+    namesakes: AtomicUsize,
     /// Somebody waits for the next one.
     asked: Notify,
     /// When the last one that was answered was sent.
@@ -38,13 +46,23 @@ impl Announcements {
         state: watch::Receiver<State>,
         tasks: &mut JoinSet<()>,
     ) -> Arc<Self> {
-        let this = Arc::new(Self { fleet: Fleet::default(), asked: Notify::new(), answered: watch::Sender::new(None) });
+        let this = Arc::new(Self {
+            fleet: Fleet::default(),
+            namesakes: AtomicUsize::new(0),
+            asked: Notify::new(),
+            answered: watch::Sender::new(None),
+        });
         tasks.spawn(Arc::clone(&this).run(backend, denylist, standing, node, state));
         this
     }
 
     pub(super) const fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    /// How many other processes go by this node's name, too.
+    pub(super) fn namesakes(&self) -> usize {
+        self.namesakes.load(Ordering::Relaxed)
     }
 
     /// Waits until the list of nodes was read anew.
@@ -77,6 +95,7 @@ impl Announcements {
                     let now = denylist.now();
                     standing.renewed(sent, now);
                     self.fleet.heard(&list, now);
+                    self.count_namesakes(self.fleet.namesakes(&status, now), &status);
                     self.answered.send_replace(Some(began));
                     for gone in self.fleet.forgotten(now) {
                         // Tried again the next time.
@@ -106,6 +125,20 @@ impl Announcements {
                     }
                 }
             }
+        }
+    }
+
+    /// Nothing is unsafe about them, each is waited for. But whoever reads the name cannot tell which is meant.
+    #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "logs nothing"))]
+    fn count_namesakes(&self, namesakes: usize, status: &NodeStatus) {
+        let before = self.namesakes.swap(namesakes, Ordering::Relaxed);
+        #[cfg(feature = "tracing")]
+        if namesakes > before {
+            tracing::error!(
+                node = status.node,
+                namesakes,
+                "other processes announce themselves under this node's name; give each node a name of its own"
+            );
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct Everywhere {
 pub struct Unconfirmed {
     /// Its name.
     pub node: String,
+    /// Which run of it: one that was restarted is named until the lease of the run before has ended.
+    pub session: u64,
     /// Why.
     pub why: Lag,
 }

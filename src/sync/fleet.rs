@@ -1,7 +1,7 @@
 //! The other nodes, as far as this one knows, and when all of them refuse what was revoked.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use crate::{
     time::Moment,
 };
 
-/// A node of the fleet.
+/// A run of a node of the fleet.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Node {
@@ -35,12 +35,14 @@ fn millis(time: Duration) -> u64 {
 /// After how many leases without a sign a node is taken off the list.
 const FORGOTTEN: u32 = 20;
 
-/// What the nodes have announced, and when this node first saw that.
+/// What the runs of nodes have announced, by [`NodeStatus::key`], and when this node first saw that.
 #[derive(Default)]
 pub(super) struct Fleet(Mutex<HashMap<String, Seen>>);
 
 struct Seen {
     status: NodeStatus,
+    /// When this node first saw this run of it.
+    first: u64,
     /// Milliseconds of this node's monotonic clock: a wall clock that jumps must not end a lease early.
     since: u64,
 }
@@ -51,22 +53,36 @@ impl Fleet {
         let mut nodes = self.lock();
         // What a store has lost says nothing of the node: it may serve until its lease has run out.
         let may_serve = |seen: &Seen| now.monotonic.saturating_sub(seen.since) <= millis(with_drift(seen.status.lease));
-        nodes.retain(|name, seen| list.iter().any(|status| status.node == *name) || may_serve(seen));
+        let listed: HashSet<_> = list.iter().map(NodeStatus::key).collect();
+        nodes.retain(|key, seen| listed.contains(key) || may_serve(seen));
         for status in list {
-            let same = |seen: &Seen| (seen.status.session, seen.status.beat) == (status.session, status.beat);
-            if !nodes.get(&status.node).is_some_and(same) {
-                nodes.insert(status.node.clone(), Seen { status: status.clone(), since: now.monotonic });
+            let new = || Seen { status: status.clone(), first: now.monotonic, since: now.monotonic };
+            let seen = nodes.entry(status.key()).or_insert_with(new);
+            if seen.status.beat != status.beat {
+                *seen = Seen { first: seen.first, ..new() };
             }
         }
     }
 
-    /// The nodes, by name.
+    /// How many other runs go by this name and live. One that was followed by this one says nothing new any more.
+    pub(super) fn namesakes(&self, ours: &NodeStatus, now: Moment) -> usize {
+        let nodes = self.lock();
+        let Some(first) = nodes.get(&ours.key()).map(|seen| seen.first) else { return 0 };
+        let lives = |seen: &&Seen| {
+            let silent_for = now.monotonic.saturating_sub(seen.since);
+            seen.since > seen.first.max(first) && silent_for <= millis(with_drift(seen.status.lease))
+        };
+        let others = nodes.values().filter(|seen| seen.status.node == ours.node && seen.status.session != ours.session);
+        others.filter(lives).count()
+    }
+
+    /// The runs of nodes, by name.
     pub(super) fn nodes(&self, now: Moment) -> Vec<Node> {
         let silent_for = |seen: &Seen| Duration::from_millis(now.monotonic.saturating_sub(seen.since));
         let nodes = self.lock();
         let mut nodes: Vec<_> =
             nodes.values().map(|seen| Node { status: seen.status.clone(), silent_for: silent_for(seen) }).collect();
-        nodes.sort_by(|a, b| a.status.node.cmp(&b.status.node));
+        nodes.sort_by(|a, b| (&a.status.node, a.status.session).cmp(&(&b.status.node, b.status.session)));
         nodes
     }
 
@@ -89,7 +105,11 @@ impl Fleet {
             (!applied && node.silent_for <= over && ago <= over).then_some(Lag::Behind)
         };
         let nodes = self.nodes(now);
-        nodes.iter().filter_map(|node| Some(Unconfirmed { node: node.status.node.clone(), why: lag(node)? })).collect()
+        let unconfirmed = |node: &Node| {
+            let NodeStatus { node: name, session, .. } = &node.status;
+            Some(Unconfirmed { node: name.clone(), session: *session, why: lag(node)? })
+        };
+        nodes.iter().filter_map(unconfirmed).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Seen>> {

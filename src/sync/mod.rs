@@ -51,7 +51,8 @@ use crate::{
 pub struct SyncConfig {
     /// Settings of the denylist. Its hasher is the fleet's: what is set here counts for a first node only.
     pub denylist: DenylistConfig,
-    /// This node's name, unique in the fleet. Default: the host's name and a random suffix.
+    /// This node's name, which should be unique in the fleet ([`Status::namesakes`]). Default: the host's name and a
+    /// random suffix.
     pub node: String,
     /// The id of the key that opaque tokens are digested with ([`OpaqueKeys::current_id`]), compared across the fleet:
     /// nodes with different keys would miss each other's revocations.
@@ -258,6 +259,9 @@ impl From<BackendError> for StartError {
 pub struct Status {
     /// This node's name.
     pub node: String,
+    /// How many other processes live under this name, too: an alarm. Each is waited for all the same; give each a name
+    /// of its own, to know which is meant.
+    pub namesakes: usize,
     /// Whether it is loaded and in step, and can record.
     pub ready: bool,
     /// How long ago it was last known to be in step; `None`: never yet.
@@ -626,7 +630,7 @@ impl Revocations {
         &self.inner.backend
     }
 
-    /// The nodes of the fleet that announced themselves lately, this one included, by name.
+    /// The nodes of the fleet that announced themselves lately, this one included, by name; each run of one apart.
     pub fn nodes(&self) -> Vec<Node> {
         self.inner.announcements.fleet().nodes(self.inner.denylist.now())
     }
@@ -637,6 +641,7 @@ impl Revocations {
         let state = state.borrow();
         Status {
             node: node.clone(),
+            namesakes: self.inner.announcements.namesakes(),
             ready: denylist.not_ready().is_none() && self.inner.publisher.runs(),
             staleness: denylist.staleness(),
             applied: state.applied.clone(),

@@ -8,6 +8,7 @@ use tokio::{
     sync::watch,
     task::JoinSet,
 };
+use tower_revocation::backend::conformance::{Network, Way};
 
 /// What happens to the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +62,20 @@ impl Proxy {
     /// From now on.
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
+    }
+}
+
+impl Network for Proxy {
+    fn set(&self, way: Way) {
+        Self::set(
+            self,
+            match way {
+                Way::Open => Fault::None,
+                Way::Cut => Fault::Cut,
+                Way::Silent => Fault::Silence,
+                Way::Slow(by) => Fault::Delay(by),
+            },
+        );
     }
 }
 

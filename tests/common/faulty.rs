@@ -1,8 +1,11 @@
 //! A backend that fails where it is told to.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use futures_util::{FutureExt, StreamExt, future, future::BoxFuture, stream::BoxStream};
@@ -31,6 +34,8 @@ pub struct Faults {
     pub heartbeat: AtomicBool,
     /// Its feeds lose changes and say nothing of it.
     pub deaf: AtomicBool,
+    /// Its feeds hold everything back.
+    pub halt: AtomicBool,
     /// How many calls failed.
     pub failed: AtomicUsize,
 }
@@ -72,7 +77,14 @@ impl<B: Backend> Backend for Faulty<B> {
         let deaf = move |event: &Result<Event, BackendError>| {
             matches!(event, Ok(Event::Changes(_))) && faults.deaf.load(Ordering::SeqCst)
         };
-        heard.filter(move |event| future::ready(!deaf(event))).boxed()
+        let heard = heard.filter(move |event| future::ready(!deaf(event)));
+        let held_back = async move |event| {
+            while faults.halt.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            event
+        };
+        heard.then(held_back).boxed()
     }
 
     fn lookup<'a>(&'a self, keys: &'a [ScopeKey]) -> BoxFuture<'a, Result<Vec<Change>, BackendError>> {

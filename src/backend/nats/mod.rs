@@ -309,7 +309,7 @@ impl Backend for Nats {
             let mut nodes = HashMap::new();
             for message in self.state.all("s.node.*").await? {
                 let status: NodeStatus = serde_json::from_slice(&message.payload).map_err(unreadable)?;
-                nodes.insert(status.node.clone(), status);
+                nodes.insert(status.key(), status);
             }
             Ok(nodes.into_values().collect())
         }
@@ -490,7 +490,7 @@ impl Claimed {
 }
 
 fn announcement(node: &NodeStatus) -> String {
-    format!("s.node.{}", layout::hex(&Sha256::digest(&node.node)[..16]))
+    format!("s.node.{}", layout::hex(&Sha256::digest(node.key())[..16]))
 }
 
 fn intention(id: u64) -> String {

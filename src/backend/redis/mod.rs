@@ -262,7 +262,7 @@ impl Backend for Redis {
             let doing = "announcing a node in";
             let status = serde_json::to_vec(node).map_err(|error| self.corrupt(doing, error))?;
             // With replicas, as a write: a master that was cut off from them, and replaced, does not keep a node fresh.
-            let all = self.write(doing, script::HEARTBEAT, &[node.node.as_bytes(), &status]).await?;
+            let all = self.write(doing, script::HEARTBEAT, &[node.key().as_bytes(), &status]).await?;
             let all: Vec<Vec<u8>> = read(all).map_err(|error| self.failed(doing, error))?;
             let unreadable = |error| self.corrupt("reading what nodes announced in", error);
             all.iter().map(|status| serde_json::from_slice(status).map_err(unreadable)).collect()
@@ -274,7 +274,7 @@ impl Backend for Redis {
         async move {
             let doing = "taking a node off the list in";
             let status = serde_json::to_vec(node).map_err(|error| self.corrupt(doing, error))?;
-            self.ask(doing, script::RETIRE, &[node.node.as_bytes(), &status]).await.map(drop)
+            self.ask(doing, script::RETIRE, &[node.key().as_bytes(), &status]).await.map(drop)
         }
         .boxed()
     }
