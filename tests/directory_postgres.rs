@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 #[path = "common/certificates.rs"]
-#[allow(unreachable_pub)]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of other stores")]
 mod certificates;
 #[path = "common/server.rs"]
 #[allow(dead_code, unreachable_pub)]

@@ -2,6 +2,9 @@
 //! What every backend must do is in `conformance_nats.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "common/certificates.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of other stores")]
+mod certificates;
 mod common;
 
 use std::{
@@ -16,11 +19,15 @@ use async_nats::jetstream::{
     message::PublishMessage,
     stream::{Config, DiscardPolicy, StorageType},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use certificates::Certificates;
 use common::{
     faults::{Fault, Proxy},
     server::Server,
 };
 use futures_util::{StreamExt, future::join_all, stream::BoxStream};
+use nkeys::KeyPair;
+use serde_json::json;
 use tempfile::TempDir;
 use tower_revocation::{
     Revocations,
@@ -102,6 +109,112 @@ async fn logs_in_with_a_token() {
     NatsOptions::new().token("geheim").connect(&server.url()).await.unwrap();
     let error = NatsOptions::new().token("geheimnis").connect(&server.url()).await.unwrap_err();
     assert!(error.kind() == BackendErrorKind::Settings && !shown(&error).contains("geheimnis"), "{error:?}");
+}
+
+/// The server trusts an operator, who has signed for an account, which has signed for users.
+#[tokio::test]
+async fn logs_in_with_a_credentials_file() {
+    let [operator, system, account] = [KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account()];
+    let (ours, revoked, strange) = (KeyPair::new_user(), KeyPair::new_user(), KeyPair::new_account());
+    let unlimited = [
+        "subs",
+        "data",
+        "payload",
+        "imports",
+        "exports",
+        "conn",
+        "leaf",
+        "mem_storage",
+        "disk_storage",
+        "streams",
+        "consumer",
+    ];
+    let mut limits: serde_json::Map<_, _> = unlimited.map(|limit| (limit.to_owned(), json!(-1))).into_iter().collect();
+    limits.insert("wildcards".into(), json!(true));
+    let revocations = json!({ revoked.public_key(): common::unix() + 60 });
+    let signed_for =
+        jwt(&operator, &account, json!({ "type": "account", "limits": limits, "revocations": revocations }));
+    let signed_for_system = jwt(&operator, &system, json!({ "type": "account" }));
+    let config = format!(
+        "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload {{ {}: {signed_for}, {}: {signed_for_system} }}",
+        jwt(&operator, &operator, json!({ "type": "operator" })),
+        system.public_key(),
+        account.public_key(),
+        system.public_key(),
+    );
+    let folder = folder();
+    let (folder, server) = configured(&folder, &config);
+    let unlimited = json!({ "type": "user", "subs": -1, "data": -1, "payload": -1 });
+    let file = |name: &str, jwt: &str, key: &KeyPair| {
+        let path = folder.path().join(name);
+        let seed = key.seed().unwrap();
+        let text = format!(
+            "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        );
+        fs::write(&path, text).unwrap();
+        (path, seed)
+    };
+    let (good, _) = file("good.creds", &jwt(&account, &ours, unlimited.clone()), &ours);
+    let store = NatsOptions::new().credentials_file(good).connect(&server.url()).await.unwrap();
+    let mut feed = Reader::of(&store, None);
+    let position = store.publish(&[token("1"), token("2")]).await.unwrap();
+    while feed.caught_up().await < position {}
+    assert_eq!(feed.seen.len(), 2);
+
+    let other = KeyPair::new_user();
+    let cases = [
+        ("signed by another account", jwt(&strange, &ours, unlimited.clone()), &ours),
+        ("another one's key", jwt(&account, &ours, unlimited.clone()), &other),
+        ("revoked", jwt(&account, &revoked, unlimited), &revoked),
+        ("no JWT", "geheim".to_owned(), &ours),
+    ];
+    for (why, jwt, key) in cases {
+        let (path, seed) = file("bad.creds", &jwt, key);
+        let error = NatsOptions::new().credentials_file(path).connect(&server.url()).await.expect_err(why);
+        assert!(error.kind() == BackendErrorKind::Settings && error.to_string().contains("login"), "{why}: {error}");
+        assert!(!shown(&error).contains(&seed) && !shown(&error).contains(&jwt), "{why}: {error:?}");
+    }
+    let path = folder.path().join("none.creds");
+    fs::write(&path, "geheim").unwrap();
+    let error = NatsOptions::new().credentials_file(path).connect(&server.url()).await.unwrap_err();
+    assert!(error.kind() == BackendErrorKind::Settings && error.to_string().contains("none.creds"), "{error}");
+    assert!(!shown(&error).contains("geheim"), "{error:?}");
+    // Without any, too.
+    let error = Nats::connect(&server.url()).await.unwrap_err();
+    assert!(error.kind() == BackendErrorKind::Settings && error.to_string().contains("login"), "{error}");
+}
+
+/// Where the server asks for a certificate (`verify: true`).
+#[tokio::test]
+async fn shows_the_server_its_certificate() {
+    let (ours, others) = (Certificates::new(), Certificates::new());
+    let [certificate, key] = ours.server();
+    let files = [certificate, key, ours.authority()].map(|path| path.to_str().unwrap().to_owned());
+    let server =
+        Server::nats_with(&["--tlsverify", "--tlscert", &files[0], "--tlskey", &files[1], "--tlscacert", &files[2]]);
+    let url = format!("tls://127.0.0.1:{}", server.port());
+    let with = |ca: &Certificates, client: Option<&Certificates>| {
+        let options = NatsOptions::new().ca_file(ca.authority());
+        match client.map(Certificates::client) {
+            Some([chain, key]) => options.client_certificate(chain, key),
+            None => options,
+        }
+    };
+    let store = with(&ours, Some(&ours)).connect(&url).await.unwrap();
+    let mut feed = Reader::of(&store, None);
+    let position = store.publish(&[token("1")]).await.unwrap();
+    while feed.caught_up().await < position {}
+
+    for (why, options) in [
+        ("the server asks for a certificate", with(&ours, None)),
+        ("the server does not know who signed it", with(&ours, Some(&others))),
+        ("we do not know who signed the server's", with(&others, Some(&ours))),
+        ("there is no such file", with(&ours, None).client_certificate("/nowhere/a.pem", "/nowhere/a.key")),
+    ] {
+        let error = options.connect(&url).await.expect_err(why);
+        assert!(error.kind() == BackendErrorKind::Settings && error.to_string().contains("TLS"), "{why}: {error}");
+    }
 }
 
 #[tokio::test]
@@ -417,6 +530,19 @@ fn configured<'f>(folder: &'f TempDir, config: &str) -> (&'f TempDir, Server) {
 
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// A NATS JWT by which one key vouches for another.
+fn jwt(by: &KeyPair, subject: &KeyPair, mut claims: serde_json::Value) -> String {
+    claims["version"] = json!(2);
+    let body = json!({
+        "jti": subject.public_key(), "iat": common::unix(), "iss": by.public_key(), "name": "tests",
+        "sub": subject.public_key(), "nats": claims,
+    });
+    let head = json!({ "typ": "JWT", "alg": "ed25519-nkey" });
+    let signed = [head, body].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+    let signature = URL_SAFE_NO_PAD.encode(by.sign(signed.as_bytes()).unwrap());
+    format!("{signed}.{signature}")
 }
 
 fn self_signed(certificate: &Path, key: &Path) {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "common/certificates.rs"]
-#[allow(unreachable_pub)]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of other stores")]
 mod certificates;
 mod common;
 

@@ -15,6 +15,7 @@ use common::{
     server::Server,
 };
 use futures_util::StreamExt;
+use tokio::{sync::watch, task::JoinHandle};
 use tower_revocation::{
     Revocations,
     backend::{
@@ -60,7 +61,7 @@ async fn load(store: &Redis, from: Option<Position>) -> Result<(Vec<u64>, Positi
 }
 
 /// Tries until it works: a fail-over or a restart takes a while.
-async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T, BackendError>) -> T {
+async fn eventually<T, E: std::fmt::Display>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
     let begun = Instant::now();
     loop {
         match attempt().await {
@@ -363,6 +364,17 @@ async fn a_restore_is_another_incarnation() {
     assert_eq!(restored.partial_cmp(&position), None, "{restored} has nothing to do with {position}");
 }
 
+/// Whoever has read all goes on there, with what comes next and nothing else.
+#[tokio::test]
+async fn the_end_of_the_log_is_a_place_to_go_on_from() {
+    let server = Server::redis();
+    let store = Redis::connect(&server.url()).await.unwrap();
+    store.publish(&[change(1), change(2)]).await.unwrap();
+    let (_, end, _) = load(&store, None).await.unwrap();
+    let (seen, _, snapshot) = load(&store, Some(end)).await.unwrap();
+    assert!(seen.is_empty() && !snapshot, "{seen:?}");
+}
+
 /// A place that was acknowledged is reached also where what was there has been purged before anybody read it.
 #[tokio::test]
 async fn what_was_purged_keeps_its_place() {
@@ -388,6 +400,7 @@ async fn an_emptied_or_trimmed_store_is_refused() {
         ("b", &["DEL", "{b}:log"]),
         ("c", &["XTRIM", "{c}:log", "MAXLEN", "1"]),
         ("d", &["HDEL", "{d}:meta", "store"]),
+        ("e", &["HSET", "{e}:meta", "store", "another"]),
     ] {
         let store = Redis::options(&server.url()).unwrap().namespace(namespace).connect().await.unwrap();
         store.publish(&[change(1), change(2)]).await.unwrap();
@@ -553,6 +566,151 @@ async fn a_cluster_of_one_node_works() {
     knows(&b, "in a cluster").await;
 }
 
+/// Writes one after the other, singly and in batches, until told to stop. What was acknowledged.
+fn write_on(store: &Redis, first: u64, stopped: &watch::Receiver<bool>) -> JoinHandle<Vec<u64>> {
+    let (store, stopped) = (store.clone(), stopped.clone());
+    tokio::spawn(async move {
+        let (mut acknowledged, mut next) = (Vec::new(), first);
+        while !*stopped.borrow() {
+            let batch: Vec<_> = (next..=next + next % 3).collect();
+            next += 3;
+            let changes: Vec<_> = batch.iter().copied().map(change).collect();
+            match store.publish(&changes).await {
+                Ok(_) => acknowledged.extend(batch),
+                // Redirections come at once.
+                Err(error) => {
+                    assert_eq!(error.kind(), BackendErrorKind::Unavailable, "it passes by itself: {error}");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+        acknowledged
+    })
+}
+
+/// Two nodes of a Cluster: the first holds all slots, the second none.
+async fn cluster_of_two() -> (Server, Server) {
+    let options = ["--appendonly", "yes", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+    let options = [&options[..], &["--repl-diskless-sync-delay", "0"]].concat();
+    let (one, two) = (Server::redis_with(&options), Server::redis_with(&options));
+    command(&one.url(), &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    command(&two.url(), &["CLUSTER", "SET-CONFIG-EPOCH", "2"]).await;
+    command(&one.url(), &["CLUSTER", "MEET", "127.0.0.1", &two.port().to_string()]).await;
+    for server in [&one, &two] {
+        let port = [one.port(), two.port()].map(|port| port.to_string());
+        eventually("they know each other", async || {
+            let nodes = text(command(&server.url(), &["CLUSTER", "NODES"]).await);
+            match port.iter().all(|port| nodes.contains(port))
+                && !nodes.contains("handshake")
+                && nodes.contains("0-16383")
+            {
+                true => Ok(()),
+                false => Err(BackendError::new(BackendErrorKind::Unavailable, nodes)),
+            }
+        })
+        .await;
+    }
+    (one, two)
+}
+
+fn text(value: redis::Value) -> String {
+    redis::from_redis_value(value).unwrap()
+}
+
+/// What happens to a Cluster while three write and two nodes run loses nothing that was acknowledged, and all go on, in
+/// another life of the store.
+async fn survives(url: &str, replicas: usize, happening: impl AsyncFnOnce()) {
+    let connect = async || Redis::options(url)?.replicas(replicas).connect().await;
+    let store = eventually("the cluster is up", connect).await;
+    eventually("it works", async || store.publish(&[change(0)]).await).await;
+    let (here, there) = (node(store.clone()).await, node(connect().await.unwrap()).await);
+    revoke(&here, "before").await;
+    let (_, before, _) = load(&store, None).await.unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let writers = [1_000_000, 2_000_000, 3_000_000].map(|first| write_on(&store, first, &stopped));
+    for n in 1..20 {
+        eventually("before", async || store.publish(&[change(n)]).await).await;
+    }
+    happening().await;
+    for n in 20..40 {
+        eventually("after", async || store.publish(&[change(n)]).await).await;
+    }
+    stop.send_replace(true);
+    let mut acknowledged: Vec<_> = (0..40).collect();
+    for writer in writers {
+        acknowledged.extend(writer.await.unwrap());
+    }
+    let (seen, after, snapshot) = eventually("a feed", async || load(&store, Some(before.clone())).await).await;
+    let missing = acknowledged.iter().filter(|n| !seen.contains(n)).count();
+    assert_eq!(missing, 0, "of {} acknowledged", acknowledged.len());
+    assert!(snapshot && after.partial_cmp(&before).is_none(), "{after} is not the life of {before}");
+    eventually("a node revokes", async || here.revoke(token("after")).await.map(drop)).await;
+    knows(&there, "after").await;
+    for jti in ["before", "after"] {
+        knows(&node(connect().await.unwrap()).await, jti).await;
+    }
+}
+
+/// The slot of the namespace moves to the other node, key by key, while everybody works.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_moves_takes_everybody_along() {
+    let (one, two) = cluster_of_two().await;
+    let slot = redis::from_redis_value::<u64>(command(&one.url(), &["CLUSTER", "KEYSLOT", "{default}:log"]).await);
+    let slot = slot.unwrap().to_string();
+    let [from, to] = [&one, &two].map(|server| {
+        let url = server.url();
+        async move { text(command(&url, &["CLUSTER", "MYID"]).await) }
+    });
+    let (from, to) = (from.await, to.await);
+    let url = format!("redis+cluster://127.0.0.1:{}", one.port());
+    let idle = eventually("the cluster is up", async || Redis::connect(&url).await).await;
+    survives(&url, 0, async || {
+        command(&two.url(), &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from]).await;
+        command(&one.url(), &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to]).await;
+        let port = two.port().to_string();
+        loop {
+            let keys = command(&one.url(), &["CLUSTER", "GETKEYSINSLOT", &slot, "1"]).await;
+            let keys: Vec<String> = redis::from_redis_value(keys).unwrap();
+            let Some(key) = keys.first() else { break };
+            command(&one.url(), &["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).await;
+            // Half of the keys are here and half are there: nobody may take that for all, or for an empty store.
+            let url = format!("redis+cluster://127.0.0.1:{},127.0.0.1:{port}", one.port());
+            let error = Redis::connect(&url).await.map(drop).unwrap_err();
+            assert_eq!(error.kind(), BackendErrorKind::Unavailable, "{key}: {error}");
+        }
+        for server in [&two, &one] {
+            command(&server.url(), &["CLUSTER", "SETSLOT", &slot, "NODE", &to]).await;
+        }
+        // Whoever did nothing meanwhile does not notice.
+        idle.publish(&[change(4_000_000)]).await.unwrap();
+    })
+    .await;
+}
+
+/// The other node is a replica, and takes over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fail_over_in_a_cluster_is_followed() {
+    let (one, two) = cluster_of_two().await;
+    let master = text(command(&one.url(), &["CLUSTER", "MYID"]).await);
+    command(&two.url(), &["CLUSTER", "REPLICATE", &master]).await;
+    let is = async |server: &Server, what: &str| {
+        eventually(what, async || {
+            let info = text(command(&server.url(), &["INFO", "replication"]).await);
+            match info.contains(what) {
+                true => Ok(()),
+                false => Err(BackendError::new(BackendErrorKind::Unavailable, info)),
+            }
+        })
+        .await;
+    };
+    is(&two, "master_link_status:up").await;
+    survives(&format!("redis+cluster://127.0.0.1:{},127.0.0.1:{}", one.port(), two.port()), 1, async || {
+        command(&two.url(), &["CLUSTER", "FAILOVER"]).await;
+        is(&two, "role:master").await;
+    })
+    .await;
+}
+
 /// Any program that ends with the test.
 struct Program(Child);
 
@@ -563,18 +721,81 @@ impl Drop for Program {
     }
 }
 
-fn sentinel(folder: &Path, master: u16) -> (Program, u16) {
+/// A Sentinel with these further lines in its configuration.
+fn sentinel(folder: &Path, master: u16, more: &str) -> (Program, u16) {
     let port = free_port();
     let file = folder.join("sentinel.conf");
     let text = format!(
         "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor main 127.0.0.1 {master} 1\n\
-         sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n",
+         sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n{more}\n",
         folder.display()
     );
     fs::write(&file, text).unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "redis-server"]).arg(&file).arg("--sentinel");
     (Program(command.stdout(Stdio::null()).spawn().unwrap()), port)
+}
+
+/// The Sentinel learns of the replica from the master, every ten seconds.
+async fn learns_of(sentinel: &str, replica: &Server) {
+    eventually("the Sentinel knows the replica", async || {
+        let known = format!("{:?}", command(sentinel, &["SENTINEL", "REPLICAS", "main"]).await);
+        match known.contains(&replica.port().to_string()) && !known.contains("s_down") {
+            true => Ok(()),
+            false => Err(BackendError::new(BackendErrorKind::Unavailable, known)),
+        }
+    })
+    .await;
+}
+
+/// The Sentinels have a password of their own, and the servers another.
+#[tokio::test]
+async fn sentinels_and_servers_have_passwords_of_their_own() {
+    const SENTINEL: &str = "s3ntinel-of-the-tests";
+    let password = ["--requirepass", PASSWORD, "--masterauth", PASSWORD, "--repl-diskless-sync-delay", "0"];
+    let durable = [&["--appendonly", "yes"][..], &password].concat();
+    let master = Server::redis_with(&durable);
+    let of_master = format!("127.0.0.1 {}", master.port());
+    let replica = Server::redis_with(&[&durable[..], &["--replicaof", &of_master]].concat());
+    let folder = tempfile::tempdir().unwrap();
+    let passwords = format!("requirepass {SENTINEL}\nsentinel auth-pass main {PASSWORD}");
+    let (_sentinel, port) = sentinel(folder.path(), master.port(), &passwords);
+    let options = |server: &str| Redis::options(&format!("redis+sentinel://{server}127.0.0.1:{port}/main")).unwrap();
+    let right = format!(":{PASSWORD}@");
+    let good = || options(&right).sentinel_credentials("", SENTINEL).replicas(1);
+    let store = eventually("the Sentinel is up", async || good().connect().await).await;
+    for (why, options) in [
+        ("none for the Sentinel", options(&right)),
+        ("another one for the Sentinel", options(&right).sentinel_credentials("", "geheim")),
+        ("the server's for the Sentinel", options(&right).sentinel_credentials("", PASSWORD)),
+        ("another user at the Sentinel", options(&right).sentinel_credentials("somebody", SENTINEL)),
+        ("none for the server", options("").sentinel_credentials("", SENTINEL)),
+        ("the Sentinel's for the server", options(&format!(":{SENTINEL}@")).sentinel_credentials("", SENTINEL)),
+    ] {
+        let error = options.connect().await.expect_err(why);
+        assert!(error.kind() == BackendErrorKind::Settings && error.to_string().contains("password"), "{why}: {error}");
+        let shown = format!("{error} {error:?}");
+        assert!([PASSWORD, SENTINEL, "geheim"].iter().all(|secret| !shown.contains(secret)), "{why}: {shown}");
+    }
+    eventually("the replica is in step", async || store.publish(&[change(1)]).await).await;
+    let (_, before, _) = load(&store, None).await.unwrap();
+    let sentinel_url = format!("redis://:{SENTINEL}@127.0.0.1:{port}");
+    learns_of(&sentinel_url, &replica).await;
+    eventually("the Sentinel may begin", async || {
+        let mut connection =
+            redis::Client::open(&*sentinel_url).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let begun = redis::cmd("SENTINEL").arg(&["FAILOVER", "main"]).query_async::<()>(&mut connection).await;
+        begun.map_err(|error| BackendError::new(BackendErrorKind::Unavailable, error.to_string()))
+    })
+    .await;
+    eventually("a fail-over", async || {
+        let (seen, after, _) = load(&store, Some(before.clone())).await?;
+        match after.incarnation() != before.incarnation() && seen == [1] {
+            true => store.publish(&[change(2)]).await.map(drop),
+            false => Err(BackendError::new(BackendErrorKind::Unavailable, format!("{seen:?} {after}"))),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -592,7 +813,7 @@ async fn a_fail_over_is_followed() {
         "0",
     ]);
     let folder = tempfile::tempdir().unwrap();
-    let (_sentinel, port) = sentinel(folder.path(), master.port());
+    let (_sentinel, port) = sentinel(folder.path(), master.port(), "");
     // The first one does not answer.
     let url = format!("redis+sentinel://127.0.0.1:{},127.0.0.1:{port}/main", free_port());
     let connect = async || Redis::options(&url)?.replicas(1).connect().await;
@@ -603,16 +824,7 @@ async fn a_fail_over_is_followed() {
     let here = node(store.clone()).await;
     revoke(&here, "before").await;
     let (_, before, _) = load(&store, None).await.unwrap();
-    // The Sentinel learns of the replica from the master, every ten seconds.
-    let sentinel_url = format!("redis://127.0.0.1:{port}");
-    eventually("the Sentinel knows the replica", async || {
-        let known = format!("{:?}", command(&sentinel_url, &["SENTINEL", "REPLICAS", "main"]).await);
-        match known.contains(&replica.port().to_string()) && !known.contains("s_down") {
-            true => Ok(()),
-            false => Err(BackendError::new(BackendErrorKind::Unavailable, known)),
-        }
-    })
-    .await;
+    learns_of(&format!("redis://127.0.0.1:{port}"), &replica).await;
     // What only the old master will have: the replica stands still.
     replica.pause();
     let error = store.publish(&[change(2)]).await.unwrap_err();
@@ -638,6 +850,22 @@ async fn replicas_are_waited_for() {
     assert!(error.kind() == BackendErrorKind::Unavailable && error.to_string().contains("0 of 1 replicas"), "{error}");
     let status = NodeStatus::new("one", true, LIMIT);
     assert!(store.heartbeat(&status).await.is_err(), "a master that is cut off keeps no node fresh");
+    // Whatever else must not be forgotten. Each on a connection of its own, so that none waits behind another one.
+    let connect = async || Redis::options(&master.url()).unwrap().replicas(1).connect().await.unwrap();
+    let stores = [connect().await, connect().await, connect().await, connect().await, connect().await];
+    let settings = FleetSettings::new(1, &Lifetimes::DEFAULT, None);
+    let message = OneTime::new("test", common::ISSUER, "1", [1; 32], common::unix() + 60);
+    let intent = Intent::new(1, &[change(3)]);
+    let outcomes = tokio::join!(
+        async { stores[0].agree(&settings).await.map(drop) },
+        async { stores[1].claim_once(&message).await.map(drop) },
+        async { stores[2].finish_once(&message).await },
+        async { stores[3].intend(&intent).await },
+        async { stores[4].settle(intent.id).await },
+    );
+    for error in <[_; 5]>::from(outcomes).map(Result::unwrap_err) {
+        assert!(error.to_string().contains("0 of 1 replicas"), "{error}");
+    }
     let _replica = Server::redis_with(&[
         "--replicaof",
         &format!("127.0.0.1 {}", master.port()),

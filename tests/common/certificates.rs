@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// An authority, and a certificate by it for 127.0.0.1.
+/// An authority, and certificates by it for a server at 127.0.0.1 and for a client.
 pub struct Certificates {
     folder: TempDir,
 }
@@ -22,10 +22,12 @@ impl Certificates {
         let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
         let authority = ["-x509", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem"];
         this.openssl(&[&["req"], &key[..], &authority].concat());
-        let server = ["-x509", "-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1", "-addext"];
-        let server =
-            [&server[..], &["basicConstraints=critical,CA:FALSE", "-CA", "ca.pem", "-CAkey", "ca.key"]].concat();
-        this.openssl(&[&["req"], &key[..], &server, &["-keyout", "server.key", "-out", "server.pem"]].concat());
+        let by_authority = ["-addext", "basicConstraints=critical,CA:FALSE", "-CA", "ca.pem", "-CAkey", "ca.key"];
+        let leaf = [&["req", "-x509"], &key[..], &by_authority].concat();
+        let server = ["-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1"];
+        this.openssl(&[&leaf, &server[..], &["-keyout", "server.key", "-out", "server.pem"]].concat());
+        let client = ["-subj", "/CN=client", "-addext", "subjectAltName=DNS:client"];
+        this.openssl(&[&leaf, &client[..], &["-keyout", "client.key", "-out", "client.pem"]].concat());
         // Servers that refuse to run as root must own their key.
         if fs::metadata(this.key()).unwrap().uid() == 0 {
             assert!(Command::new("chown").arg("nobody:nogroup").arg(this.key()).status().unwrap().success());
@@ -36,6 +38,16 @@ impl Certificates {
     /// The authority's certificate.
     pub fn authority(&self) -> PathBuf {
         self.path("ca.pem")
+    }
+
+    /// The client's certificate and its key.
+    pub fn client(&self) -> [PathBuf; 2] {
+        ["client.pem", "client.key"].map(|name| self.path(name))
+    }
+
+    /// The server's certificate and its key.
+    pub fn server(&self) -> [PathBuf; 2] {
+        [self.path("server.pem"), self.key()]
     }
 
     /// What makes PostgreSQL use the server's certificate.

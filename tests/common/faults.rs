@@ -1,6 +1,13 @@
 //! A TCP proxy that injects faults between a node and its store.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -29,6 +36,7 @@ pub enum Fault {
 /// The way to a server. Faults can change at any time and hold for open connections too.
 pub struct Proxy {
     address: SocketAddr,
+    server: Arc<AtomicU16>,
     fault: Arc<watch::Sender<Fault>>,
     _tasks: JoinSet<()>,
 }
@@ -40,23 +48,29 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let fault = Arc::new(watch::Sender::new(Fault::None));
         let mut tasks = JoinSet::new();
-        let faults = Arc::clone(&fault);
+        let server = Arc::new(AtomicU16::new(port));
+        let (leads_to, faults) = (Arc::clone(&server), Arc::clone(&fault));
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 while connections.try_join_next().is_some() {}
                 if *faults.borrow() != Fault::Cut {
-                    connections.spawn(connection(stream, port, faults.subscribe()));
+                    connections.spawn(connection(stream, leads_to.load(SeqCst), faults.subscribe()));
                 }
             }
         });
-        Self { address, fault, _tasks: tasks }
+        Self { address, server, fault, _tasks: tasks }
     }
 
     /// The port to connect to.
     pub fn port(&self) -> u16 {
         self.address.port()
+    }
+
+    /// Where new connections lead from now on: an address that moves to another server.
+    pub fn lead_to(&self, port: u16) {
+        self.server.store(port, SeqCst);
     }
 
     /// From now on.

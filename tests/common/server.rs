@@ -53,6 +53,11 @@ impl Server {
         Self::start(Kind::Postgres, options)
     }
 
+    /// A standby of the PostgreSQL server that is reached at this port, called `standby` there.
+    pub fn postgres_standby_of(port: u16) -> Self {
+        Self::start_on(Kind::Postgres, &["-c", "fsync=off"], Some(port))
+    }
+
     /// NATS with JetStream.
     pub fn nats() -> Self {
         Self::nats_with(&[])
@@ -64,9 +69,16 @@ impl Server {
     }
 
     fn start(kind: Kind, options: &[&str]) -> Self {
+        Self::start_on(kind, options, None)
+    }
+
+    fn start_on(kind: Kind, options: &[&str], primary: Option<u16>) -> Self {
         let extra = options.iter().map(|option| (*option).to_owned()).collect();
         let mut server = Self { kind, extra, port: 0, folder: tempfile::tempdir().unwrap(), child: None };
-        server.prepare();
+        match primary {
+            Some(port) => server.copy_from(port),
+            None => server.prepare(),
+        }
         // Somebody else may take the port in between.
         for _ in 0..10 {
             server.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -176,6 +188,25 @@ impl Server {
         }
     }
 
+    /// Takes a primary's data, with what makes it follow that one.
+    fn copy_from(&self, port: u16) {
+        let data = self.data();
+        fs::create_dir(&data).unwrap();
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::set_permissions(self.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        if is_root() {
+            assert!(Command::new("chown").arg("nobody:nogroup").arg(&data).status().unwrap().success());
+        }
+        let primary = format!("host=127.0.0.1 port={port} user=owner password={PASSWORD} application_name=standby");
+        let output = ending_with_us(&programs().join("pg_basebackup"), true)
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-d", &primary, "-D"])
+            .arg(&data)
+            .current_dir(&data)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -232,7 +263,9 @@ impl Server {
         let mut answer = [0; 5];
         match self.kind {
             Kind::Redis => {
-                stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && answer == *b"+PONG"
+                // With a password, it asks for that first.
+                let up = [b"+PONG", b"-NOAU"];
+                stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && up.contains(&&answer)
             }
             Kind::Nats => stream.read_exact(&mut answer).is_ok() && answer == *b"INFO ",
             // While it starts, the answer to a login is an error ("E").

@@ -1,8 +1,8 @@
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{error::Error as _, fmt, io, path::PathBuf, time::Duration};
 
 use async_nats::{
-    ConnectOptions, ServerAddr,
-    jetstream::{Context, context::ContextBuilder},
+    ConnectOptions, RequestErrorKind, ServerAddr,
+    jetstream::{self, Context, ErrorCode, context::ContextBuilder},
 };
 use bytes::Bytes;
 
@@ -30,6 +30,7 @@ const OLDEST: (i64, i64, i64) = (2, 9, 0);
 const PING: Duration = Duration::from_secs(1);
 const CONNECTING: Duration = Duration::from_secs(3);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const UNTRUSTED: &str = "TLS fails; check the CA file, the server's name and our certificate";
 /// How many writes may wait for their acknowledgement.
 const IN_FLIGHT: usize = 4096;
 
@@ -75,7 +76,7 @@ impl NatsOptions {
         self
     }
 
-    /// Trusts the authorities in this PEM file, next to the system's.
+    /// Trusts the authorities in this PEM file, instead of the system's.
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.authorities = Some(path.into());
@@ -130,7 +131,7 @@ impl NatsOptions {
             .max_ack_inflight(IN_FLIGHT)
             .backpressure_on_inflight(true)
             .build(client);
-        jetstream(&context, &servers).await?;
+        offers_jetstream(&context, &servers).await?;
         let open = |name, kinds| Stream::open(&context, &self.namespace, name, kinds, self.replicas);
         let log = open("TREV", ["c", "b", "h"].as_slice()).await?;
         let state = open("TREV-STATE", ["s"].as_slice()).await?;
@@ -231,15 +232,31 @@ fn not_understood() -> BackendError {
 }
 
 /// Checks that the account may use JetStream.
-async fn jetstream(context: &Context, servers: &Servers) -> Result<(), BackendError> {
+async fn offers_jetstream(context: &Context, servers: &Servers) -> Result<(), BackendError> {
     let none =
         || unusable(format!("NATS at {servers} offers no JetStream to this account; enable it (`jetstream {{}}`)"));
-    let answer = context.client().request("$JS.API.INFO", Bytes::new()).await.map_err(|error| none().because(error))?;
-    let answer: serde_json::Value = serde_json::from_slice(&answer.payload).map_err(|error| none().because(error))?;
-    match answer.get("error").map(|error| error.get("description").and_then(|text| text.as_str())) {
-        Some(description) => Err(none().because(description.unwrap_or("an error without a description").to_owned())),
-        None => Ok(()),
+    // A cluster whose servers have not found each other, or are too few.
+    let not_now = || {
+        let what = format!("asking NATS at {servers} for JetStream; check that most servers of the cluster run");
+        BackendError::new(BackendErrorKind::Unavailable, what)
+    };
+    let answer = context.client().request("$JS.API.INFO", Bytes::new()).await.map_err(|error| match error.kind() {
+        RequestErrorKind::NoResponders => none().because(error),
+        _ => not_now().because(error),
+    })?;
+    let answer: Answer = serde_json::from_slice(&answer.payload).map_err(|error| none().because(error))?;
+    let Some(error) = answer.error else { return Ok(()) };
+    Err(match error.error_code() {
+        ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => none(),
+        _ => not_now(),
     }
+    .because(error))
+}
+
+/// What of JetStream's answers counts here.
+#[derive(serde::Deserialize)]
+struct Answer {
+    error: Option<jetstream::Error>,
 }
 
 fn check_namespace(name: &str) -> Result<(), BackendError> {
@@ -275,8 +292,15 @@ fn refused(servers: &Servers, error: &async_nats::ConnectError) -> BackendError 
         Authentication | AuthorizationViolation => {
             (BackendErrorKind::Settings, "it refuses the login; check user, password, token or credentials file")
         }
-        Tls => (BackendErrorKind::Settings, "TLS fails; check the CA file, the server's name and our certificate"),
+        Tls => (BackendErrorKind::Settings, UNTRUSTED),
+        _ if is_about_tls(error) => (BackendErrorKind::Settings, UNTRUSTED),
         _ => (BackendErrorKind::Unavailable, "check that a server listens there"),
     };
     BackendError::new(kind, format!("connecting to NATS at {servers}: {}; {advice}", error.kind()))
+}
+
+/// A certificate that one side refuses comes as data that is invalid.
+fn is_about_tls(error: &async_nats::ConnectError) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
