@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{Backend, BackendError, BackendErrorKind, Memory};
+use super::{Backend, BackendError, BackendErrorKind, Lazy, Memory};
 
 /// Opens the backend that a URL names, with its defaults:
 ///
@@ -39,6 +39,21 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Backend>, BackendError> {
     }
 }
 
+/// The same for a store that may be away: then it is connected to once it is there (see [`Lazy`]). For nodes that can start
+/// from a copy ([`SyncConfig::keep_copy`](crate::sync::SyncConfig::keep_copy)).
+///
+/// # Errors
+///
+/// As [`connect`], but for a store that is only [away](BackendErrorKind::Unavailable).
+pub async fn connect_lazily(url: &str) -> Result<Arc<dyn Backend>, BackendError> {
+    let url: Arc<str> = url.into();
+    let connect = move || {
+        let url = Arc::clone(&url);
+        async move { connect(&url).await }
+    };
+    Ok(Arc::new(Lazy::connect(connect).await?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +65,8 @@ mod tests {
         {
             let error = connect(url).await.err().map(|error| error.to_string());
             assert!(error.as_ref().is_some_and(|error| !error.contains("secret")), "{url}: {error:?}");
+            let lazily = connect_lazily(url).await.err().map(|error| error.to_string());
+            assert_eq!(lazily, error, "{url}: a bad URL does not wait for a store");
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod conformance;
 mod connect;
 mod intent;
+mod lazy;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
@@ -27,8 +28,9 @@ pub use self::sqlite::Sqlite;
 #[cfg(all(feature = "sqlite", feature = "endpoint"))]
 pub(crate) use self::sqlite::create as create_private;
 pub use self::{
-    connect::connect,
+    connect::{connect, connect_lazily},
     intent::Intent,
+    lazy::Lazy,
     memory::Memory,
     one_time::{Claim, OneTime},
 };
@@ -296,6 +298,11 @@ impl FleetSettings {
     /// The hasher that the fleet shares.
     pub fn hasher(&self) -> ScopeHasher {
         ScopeHasher::new(self.secret)
+    }
+
+    /// Whether these are of the same fleet: they have one secret.
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
+        self.secret == other.secret
     }
 
     /// The first setting in which this node differs from the fleet, with both values.

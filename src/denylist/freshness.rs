@@ -47,12 +47,15 @@ impl Staleness {
 #[derive(Debug)]
 pub(super) struct Freshness {
     staleness: Staleness,
-    /// Milliseconds of both clocks; 0: never.
+    /// Milliseconds of both clocks, the monotonic one counted from [`BEGINNING`]; 0: never.
     wall: AtomicU64,
     monotonic: AtomicU64,
     /// Nothing keeps the list in step any more.
     abandoned: AtomicBool,
 }
+
+/// Where the monotonic clock begins: a moment before this process, or this machine, was started is later than 0.
+const BEGINNING: u64 = 1 << 62;
 
 impl Freshness {
     pub(super) const fn new(staleness: Staleness) -> Self {
@@ -65,6 +68,18 @@ impl Freshness {
 
     /// Everything the backend held at `moment` has been applied.
     pub(super) fn in_step_at(&self, moment: Moment) {
+        self.set(Moment::new(moment.wall, BEGINNING.saturating_add(moment.monotonic)));
+    }
+
+    /// The same of a moment so long before `now`, which another process may have seen.
+    #[cfg(feature = "sync")]
+    pub(super) fn in_step_before(&self, now: Moment, age: Duration) {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let monotonic = BEGINNING.saturating_add(now.monotonic).saturating_sub(age);
+        self.set(Moment::new(now.wall.saturating_sub(age), monotonic));
+    }
+
+    fn set(&self, moment: Moment) {
         // Only ever later: an answer that was slow to arrive must not make a fresh node look stale.
         if self.monotonic.fetch_max(moment.monotonic, Ordering::AcqRel) > moment.monotonic {
             return;
@@ -76,8 +91,17 @@ impl Freshness {
     pub(super) fn age(&self, now: Moment) -> Option<Duration> {
         match self.wall.load(Ordering::Acquire) {
             0 => None,
-            wall => Some(now.since(Moment::new(wall, self.monotonic.load(Ordering::Acquire)))),
+            wall => {
+                let now = Moment::new(now.wall, BEGINNING.saturating_add(now.monotonic));
+                Some(now.since(Moment::new(wall, self.monotonic.load(Ordering::Acquire))))
+            }
         }
+    }
+
+    /// Changes with every new moment.
+    #[cfg(feature = "sync")]
+    pub(super) fn mark(&self) -> (u64, u64) {
+        (self.wall.load(Ordering::Acquire), self.monotonic.load(Ordering::Acquire))
     }
 
     #[cfg(feature = "sync")]
@@ -108,5 +132,33 @@ impl Freshness {
             Some(Why::Stale) if self.staleness.serves() && !self.abandoned.load(Ordering::Relaxed) => None,
             doubt => doubt,
         }
+    }
+}
+
+#[cfg(all(test, feature = "sync"))]
+mod tests {
+    use super::*;
+
+    /// Also where the machine has just been started: no clock that is stepped back makes it younger.
+    #[test]
+    fn a_moment_before_the_start_keeps_its_age() {
+        let freshness = Freshness::new(Staleness::refuse_after(Duration::from_secs(60)));
+        let (hour, at) = (Duration::from_secs(3600), |wall, monotonic| Moment::new(wall, monotonic));
+        let now = at(1_800_000_000_000, 5_000);
+        freshness.in_step_before(now, hour);
+        assert_eq!(freshness.age(now), Some(hour));
+        assert_eq!(
+            freshness.age(at(now.wall - 7_200_000, now.monotonic)),
+            Some(hour),
+            "the wall clock is stepped back"
+        );
+        assert_eq!(freshness.age(at(now.wall, now.monotonic + 1000)), Some(hour + Duration::from_secs(1)));
+        freshness.in_step_before(now, Duration::MAX);
+        assert_eq!(freshness.age(now), Some(hour), "only ever later");
+        freshness.in_step_at(at(now.wall, now.monotonic));
+        assert_eq!(freshness.age(now), Some(Duration::ZERO));
+        let never = Freshness::new(Staleness::refuse_after(Duration::from_secs(60)));
+        never.in_step_before(now, Duration::MAX);
+        assert_eq!(never.doubt(now), Some(Why::Stale));
     }
 }

@@ -413,6 +413,18 @@ impl Denylist {
         self.freshness.in_step_at(moment);
     }
 
+    /// The same of a moment that lies so far back.
+    #[cfg(feature = "sync")]
+    pub(crate) fn in_step_before(&self, now: Moment, age: Duration) {
+        self.freshness.in_step_before(now, age);
+    }
+
+    /// Changes with every change and every moment at which the node was in step.
+    #[cfg(feature = "sync")]
+    pub(crate) fn mark(&self) -> (u64, (u64, u64)) {
+        (self.generation(), self.freshness.mark())
+    }
+
     /// How long ago the node was last known to be in step with the backend; `None`: never yet.
     pub fn staleness(&self) -> Option<Duration> {
         self.freshness.age(self.now())
@@ -482,6 +494,35 @@ impl Denylist {
         let _writer = self.lock();
         let changes = |(key, entry): (u128, Entry)| entry.state().changes(ScopeKey::from_u128(key), now, &detail);
         self.visible.map().iter().flat_map(changes).filter(|change| !snapshot.holds(change)).collect()
+    }
+
+    /// Hands over everything that is held, as changes without their readable part, in any order and some perhaps twice.
+    /// Of what changes meanwhile, the old or the new. Keeps writers waiting for moments only.
+    #[cfg(feature = "sync")]
+    pub(crate) fn each_held<E>(&self, mut take: impl FnMut(&Change) -> Result<(), E>) -> Result<(), E> {
+        let detail = Detail::default();
+        let minutes = self.lock().expiry.minutes();
+        for minute in &minutes {
+            let mut from = 0;
+            loop {
+                let keys = self.lock().expiry.part(*minute, from, STRIDE).to_vec();
+                for key in &keys {
+                    let Some(entry) = self.visible.find(*key) else { continue };
+                    // What was extended comes with its latest minute, unless that is so new that it does not come at all.
+                    let latest = Expiry::minute(entry.remember_until());
+                    if latest > *minute && minutes.binary_search(&latest).is_ok() {
+                        continue;
+                    }
+                    // Nothing is left out by a clock that may be wrong.
+                    entry.state().changes(ScopeKey::from_u128(*key), 0, &detail).iter().try_for_each(&mut take)?;
+                }
+                from += keys.len();
+                if keys.len() < STRIDE {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// How many records may be held.

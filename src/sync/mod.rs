@@ -1,6 +1,8 @@
 //! Keeps a denylist in step with its backend, and records what is revoked.
 
+mod agreement;
 mod announce;
+mod copy;
 mod everywhere;
 mod fleet;
 mod intended;
@@ -14,6 +16,7 @@ use std::{
     collections::HashMap,
     error::Error,
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -23,8 +26,18 @@ use tokio::{sync::watch, task::JoinSet};
 #[cfg(feature = "endpoint")]
 pub(crate) use self::intended::Intended;
 pub(crate) use self::repair::Snapshot;
-use self::{announce::Announcements, jitter::Jitter, publisher::Publisher, repair::Repairs, standing::Standing};
+use self::{
+    agreement::Agreed,
+    announce::Announcements,
+    copy::{End, Keeper, LocalCopy, Source},
+    jitter::Jitter,
+    publisher::Publisher,
+    repair::Repairs,
+    standing::Standing,
+};
 pub use self::{
+    agreement::Agreement,
+    copy::CopyFault,
     everywhere::{Everywhere, Lag, Unconfirmed},
     fleet::Node,
 };
@@ -66,6 +79,18 @@ pub struct SyncConfig {
     pub compare_every: Duration,
     /// How long [`Revocations::start`] waits for the first snapshot. Default: 30 s.
     pub load_timeout: Duration,
+    /// A file in which to keep a copy of the denylist, so that this node can start while the backend is away, as stale as
+    /// the copy is. Default: none.
+    ///
+    /// Mode 0600, in a folder that must exist, on a local disk; `.lock` and `.tmp` are added to its name for two more. It
+    /// is this node's alone. What it holds, and what a node promises that runs from it, is said in `docs/consistency.md`.
+    /// A backend in a server has to be connected to [lazily](crate::backend::connect_lazily) for that.
+    pub keep_copy: Option<PathBuf>,
+    /// How often the copy is written, where anything has changed since; also at [`Revocations::shutdown`]. Default: 30 s.
+    ///
+    /// A node that crashed starts again with a copy that is up to this old: that should be well below the limit of
+    /// staleness. A million revocations are 65 MB.
+    pub copy_every: Duration,
 }
 
 impl SyncConfig {
@@ -80,6 +105,8 @@ impl SyncConfig {
             publish_timeout: Duration::from_secs(5),
             compare_every: Duration::from_secs(10 * 60),
             load_timeout: Duration::from_secs(30),
+            keep_copy: None,
+            copy_every: Duration::from_secs(30),
         }
     }
 }
@@ -120,7 +147,8 @@ struct Inner {
     announcements: Arc<Announcements>,
     repairs: Arc<Repairs>,
     node: String,
-    durability: Durability,
+    agreed: Agreed,
+    copy: Option<(Arc<Keeper>, Source)>,
     /// Aborted when the last handle goes.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -213,6 +241,15 @@ pub enum StartError {
         /// What this node has.
         ours: String,
     },
+    /// The backend is away, and this node's copy cannot be used either.
+    Copy {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: CopyFault,
+        /// What is wrong with the backend.
+        away: BackendError,
+    },
     /// The first snapshot did not arrive in time.
     NotLoaded {
         /// How long was waited.
@@ -230,6 +267,10 @@ impl fmt::Display for StartError {
                 f,
                 "this node's {setting} is {ours}, its fleet's is {theirs} (stored in the backend): give all nodes the same"
             ),
+            Self::Copy { path, fault, away } => {
+                let path = path.display();
+                write!(f, "the backend is away ({away}), and this node's copy {path} cannot be started from: {fault}")
+            }
             Self::NotLoaded { waited, last_error } => {
                 write!(f, "the denylist was not loaded within {waited:?}")?;
                 last_error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
@@ -242,6 +283,7 @@ impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Backend(error) => Some(error),
+            Self::Copy { fault, .. } => Some(fault),
             Self::Fleet { .. } | Self::NotLoaded { .. } => None,
         }
     }
@@ -262,8 +304,10 @@ pub struct Status {
     /// How many other processes live under this name, too: an alarm. Each is waited for all the same; give each a name
     /// of its own, to know which is meant.
     pub namesakes: usize,
-    /// Whether it is loaded and in step, and can record.
+    /// Whether it is loaded and in step, and can record; or runs from a copy that is fresh enough.
     pub ready: bool,
+    /// Whether it has its fleet's settings, or runs from its copy and cannot know yet.
+    pub agreement: Agreement,
     /// How long ago it was last known to be in step; `None`: never yet.
     pub staleness: Option<Duration>,
     /// What it has applied.
@@ -284,8 +328,10 @@ pub struct Status {
     pub durability: Durability,
     /// Records that it cannot read. While there are any, the node is not in sync.
     pub unreadable: Vec<String>,
-    /// What went wrong last with the feed.
+    /// What went wrong last with the feed, or keeps the node from its backend since the start.
     pub last_error: Option<String>,
+    /// Why the copy that it keeps could not be written the last time.
+    pub copy_error: Option<String>,
 }
 
 impl Revocations {
@@ -309,20 +355,13 @@ impl Revocations {
     ///
     /// As [`Revocations::start`], but for the snapshot.
     pub async fn start_unloaded(backend: impl Backend, config: SyncConfig) -> Result<Self, StartError> {
-        let SyncConfig { mut denylist, node, digest_key, publish_timeout, compare_every, load_timeout: _ } = config;
+        let SyncConfig { denylist, node, digest_key, publish_timeout, compare_every, keep_copy, copy_every, .. } =
+            config;
         let ours = FleetSettings::new(denylist.budget, &denylist.lifetimes, digest_key);
-        let fleet = backend.agree(&ours).await?;
-        if let Some((setting, theirs, ours)) = fleet.difference(&ours) {
-            return Err(StartError::Fleet { setting, theirs, ours });
-        }
-        denylist.hasher = fleet.hasher();
-        let denylist = Arc::new(Denylist::new(denylist));
-        let durability = backend.durability();
-        #[cfg(feature = "tracing")]
-        if durability == Durability::None {
-            tracing::warn!("revocations live in this process's memory only: a restart forgets them");
-        }
         let backend: Arc<dyn Backend> = Arc::new(backend);
+        let keeper = keep_copy.map(|path| Arc::new(Keeper::of(path)));
+        let Begun { backend, denylist, settings, applied, agreed } =
+            begin(backend, denylist, ours, publish_timeout, keeper.as_ref()).await?;
         let mut tasks = JoinSet::new();
         let standing = Arc::new(Standing::new(Arc::clone(&denylist)));
         let repairs = Arc::<Repairs>::default();
@@ -332,6 +371,7 @@ impl Revocations {
             Arc::clone(&standing),
             Arc::clone(&repairs),
             Jitter::of(&node, "feed"),
+            applied,
             &mut tasks,
         );
         tasks.spawn(repair::compare_every(
@@ -354,6 +394,11 @@ impl Revocations {
         let recover =
             intended::recover(Arc::clone(&backend), Arc::clone(&denylist), publisher.clone(), publish_timeout);
         tasks.spawn(recover);
+        let copy = keeper.map(|keeper| {
+            let source = Source { denylist: Arc::clone(&denylist), settings, state: state.clone() };
+            tasks.spawn(Arc::clone(&keeper).keep(copy_every, source.clone()));
+            (keeper, source)
+        });
         let tasks = Mutex::new(tasks);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -365,7 +410,8 @@ impl Revocations {
                 announcements,
                 repairs,
                 node,
-                durability,
+                agreed,
+                copy,
                 tasks,
             }),
         })
@@ -637,12 +683,13 @@ impl Revocations {
 
     /// How this node stands.
     pub fn status(&self) -> Status {
-        let Inner { denylist, state, node, durability, .. } = &*self.inner;
-        let state = state.borrow();
+        let Inner { denylist, backend, state, node, copy, .. } = &*self.inner;
+        let (state, (agreement, disagreement)) = (state.borrow(), self.inner.agreed.get());
         Status {
             node: node.clone(),
             namesakes: self.inner.announcements.namesakes(),
             ready: denylist.not_ready().is_none() && self.inner.publisher.runs(),
+            agreement,
             staleness: denylist.staleness(),
             applied: state.applied.clone(),
             records: denylist.records(),
@@ -651,19 +698,107 @@ impl Revocations {
             compared: self.inner.repairs.compared.load(Ordering::Relaxed),
             repaired: self.inner.repairs.here.load(Ordering::Relaxed),
             written_back: self.inner.repairs.there.load(Ordering::Relaxed),
-            durability: *durability,
+            durability: backend.durability(),
             unreadable: state.unreadable.iter().cloned().collect(),
-            last_error: state.last_error.clone(),
+            last_error: disagreement.or_else(|| state.last_error.clone()),
+            copy_error: copy.as_ref().and_then(|(keeper, _)| keeper.failed()),
         }
     }
 
-    /// Finishes the writes under way and stops the tasks. Requests that are still being served are judged by what is
-    /// known, until the denylist is stale.
+    /// Finishes the writes under way, stops the tasks, and writes the copy where one is kept. Requests that are still being
+    /// served are judged by what is known, until the denylist is stale.
     pub async fn shutdown(&self) {
         self.inner.publisher.close().await;
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
+        if let Some((keeper, source)) = &self.inner.copy {
+            Arc::clone(keeper).close(source.clone()).await;
+        }
     }
+}
+
+/// What a node begins with.
+struct Begun {
+    backend: Arc<dyn Backend>,
+    denylist: Arc<Denylist>,
+    settings: FleetSettings,
+    applied: Option<Position>,
+    agreed: Agreed,
+}
+
+/// Agrees with the fleet on the settings; where the backend is away, starts from the copy, if one is kept.
+async fn begin(
+    backend: Arc<dyn Backend>,
+    config: DenylistConfig,
+    ours: FleetSettings,
+    timeout: Duration,
+    keeper: Option<&Arc<Keeper>>,
+) -> Result<Begun, StartError> {
+    let answer = match keeper {
+        None => backend.agree(&ours).await,
+        Some(_) => tokio::time::timeout(timeout, backend.agree(&ours)).await.unwrap_or_else(|_| {
+            let what = format!("agreeing on the fleet's settings: no answer within {timeout:?}");
+            Err(BackendError::new(BackendErrorKind::Unavailable, what))
+        }),
+    };
+    let settings = match (answer, keeper) {
+        (Ok(settings), _) => settings,
+        (Err(away), Some(keeper)) if away.kind() == BackendErrorKind::Unavailable => {
+            return begin_from_copy(backend, config, ours, away, keeper).await;
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
+    if let Some((setting, theirs, ours)) = settings.difference(&ours) {
+        return Err(StartError::Fleet { setting, theirs, ours });
+    }
+    if let Some(keeper) = keeper.map(Arc::clone) {
+        // Where another process keeps it, that is said when it is to be written.
+        let _ = tokio::task::spawn_blocking(move || keeper.take().map(drop)).await;
+    }
+    #[cfg(feature = "tracing")]
+    if backend.durability() == Durability::None {
+        tracing::warn!("revocations live in this process's memory only: a restart forgets them");
+    }
+    let denylist = Arc::new(Denylist::new(DenylistConfig { hasher: settings.hasher(), ..config }));
+    Ok(Begun { backend, denylist, settings, applied: None, agreed: Agreed::default() })
+}
+
+async fn begin_from_copy(
+    backend: Arc<dyn Backend>,
+    config: DenylistConfig,
+    ours: FleetSettings,
+    away: BackendError,
+    keeper: &Arc<Keeper>,
+) -> Result<Begun, StartError> {
+    let from = Arc::clone(keeper);
+    let loading = move || {
+        let end = from.take()?;
+        let copy = LocalCopy::open(from.path())?;
+        let settings = copy.settings(&ours, config.staleness.after())?.clone();
+        let denylist = Denylist::new(DenylistConfig { hasher: settings.hasher(), ..config });
+        let applied = copy.load(&denylist, end)?;
+        // Else it is written anew, as old as it counts.
+        if end == End::Orderly {
+            from.is_as(&denylist);
+        }
+        Ok((Arc::new(denylist), settings, applied))
+    };
+    let path = keeper.path().to_owned();
+    let loaded = tokio::task::spawn_blocking(loading).await;
+    let (denylist, settings, applied) = match loaded {
+        Ok(Ok(loaded)) => loaded,
+        Ok(Err(fault)) => return Err(StartError::Copy { path, fault, away }),
+        // Only where the runtime is going down.
+        Err(_) => return Err(away.into()),
+    };
+    #[cfg(feature = "tracing")]
+    tracing::error!(
+        copy = %path.display(), staleness = ?denylist.staleness(), %away,
+        "the backend is away: this node runs from its copy, and nothing can be revoked here"
+    );
+    let agreed = Agreed::default();
+    let backend = agreed.first(backend, settings.clone(), &path, Arc::clone(&denylist), &away);
+    Ok(Begun { backend: Arc::new(backend), denylist, settings, applied: Some(applied), agreed })
 }
 
 impl Drop for Inner {

@@ -44,9 +44,10 @@ pub(super) fn spawn(
     standing: Arc<Standing>,
     repairs: Arc<Repairs>,
     jitter: Jitter,
+    applied: Option<Position>,
     tasks: &mut JoinSet<()>,
 ) -> watch::Receiver<State> {
-    let (state, seen) = watch::channel(State::default());
+    let (state, seen) = watch::channel(State { applied, ..State::default() });
     tasks.spawn(maintain(Arc::clone(&denylist)));
     tasks.spawn(purge(Arc::clone(&backend), Arc::clone(&denylist)));
     tasks.spawn(follow(backend, denylist, standing, repairs, jitter, state));

@@ -27,6 +27,7 @@ pub struct Faulty<B> {
 /// What fails.
 #[derive(Default)]
 pub struct Faults {
+    pub agree: AtomicBool,
     pub publish: AtomicBool,
     pub finish: AtomicBool,
     pub intend: AtomicBool,
@@ -60,7 +61,7 @@ fn unless<'a, T: Send + 'a>(
 
 impl<B: Backend> Backend for Faulty<B> {
     fn agree<'a>(&'a self, ours: &'a FleetSettings) -> BoxFuture<'a, Result<FleetSettings, BackendError>> {
-        self.inner.agree(ours)
+        unless(&self.faults, &self.faults.agree, || self.inner.agree(ours))
     }
 
     fn publish<'a>(&'a self, batch: &'a [Change]) -> BoxFuture<'a, Result<Position, BackendError>> {

@@ -99,7 +99,11 @@ impl Engine {
     /// Where a key cannot be used, or the store refuses or cannot be reached.
     pub async fn start(config: Config) -> Result<Arc<Self>, EngineError> {
         let url = config.url(config.backend.url.expose());
-        let backend = backend::connect(&url).await.map_err(|error| EngineError::Start(error.into()))?;
+        let backend = match config.backend.keep_copy {
+            Some(_) => backend::connect_lazily(&url).await,
+            None => backend::connect(&url).await,
+        };
+        let backend = backend.map_err(|error| EngineError::Start(error.into()))?;
         Self::start_on(backend, config).await
     }
 
@@ -108,7 +112,8 @@ impl Engine {
     /// # Errors
     ///
     /// Where a key cannot be used.
-    pub async fn check(config: Config) -> Result<(), EngineError> {
+    pub async fn check(mut config: Config) -> Result<(), EngineError> {
+        config.backend.keep_copy = None;
         let engine = Self::start_on(backend::Memory::new(), config).await?;
         engine.revocations.shutdown().await;
         Ok(())

@@ -43,6 +43,7 @@ pub(crate) fn sync(config: &Config, digest_key: Option<String>) -> SyncConfig {
         sync.node.clone_from(node);
     }
     sync.digest_key = digest_key;
+    sync.keep_copy = config.backend.keep_copy.as_ref().map(|path| config.path(path));
     sync
 }
 

@@ -181,11 +181,13 @@ pub struct Backend {
     pub node: Option<String>,
     /// How many revocations may be held.
     pub budget: Option<usize>,
+    /// A file in which this node keeps a copy of what it holds, to start from while the store is away.
+    pub keep_copy: Option<PathBuf>,
 }
 
 impl Default for Backend {
     fn default() -> Self {
-        Self { url: backend_url(), node: None, budget: None }
+        Self { url: backend_url(), node: None, budget: None, keep_copy: None }
     }
 }
 
