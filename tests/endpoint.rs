@@ -41,13 +41,14 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_revocation::{
-    RevocationLayer, Revocations,
+    Guard, RevocationLayer, Revocations,
     backend::{Backend, Memory},
     denylist::{Staleness, Verdict},
     endpoint::{
         Call, Client, ClientAuthenticator, ClientError, Clients, EndpointError, EndpointLayer, Endpoints, Presented,
-        RegisteredClient, SecretMethod, TokenEndpoint, Unowned,
+        RegisteredClient, Responder, SecretMethod, TokenEndpoint, Unowned,
     },
+    policy::Policy,
     sync::SyncConfig,
     token::{Claims, Identity, OpaqueKeys, Verifier, Verify, VerifyError},
 };
@@ -643,6 +644,36 @@ async fn a_layer_over_another_denylist_is_refused() {
     let theirs = Revocations::start(Memory::new(), config()).await.unwrap();
     let check = RevocationLayer::new(theirs.denylist().clone(), Verify::new(Toy));
     assert_eq!(EndpointLayer::new(check, Endpoints::new(ours)).unwrap_err(), EndpointError::OtherDenylist);
+}
+
+/// What a proxy that is no tower service does.
+#[tokio::test]
+async fn a_door_without_a_service() {
+    let revocations = Revocations::start(Memory::new(), config()).await.unwrap();
+    let guard = Guard::new(revocations.denylist().clone(), Verify::new(Toy), Policy::default());
+    let endpoints = Endpoints::new(revocations).token(TokenEndpoint::new(Toy, clients()));
+    let responder = Responder::new(&guard, endpoints).unwrap();
+    let token = token(json!({"client_id": "app", "jti": "1"}));
+    let request = |path: &str, body: String| {
+        let (name, value) = FORM.split_once(": ").unwrap();
+        Request::post(path).header(name, value).body(Full::<Bytes>::from(body)).unwrap()
+    };
+    let (head, _) = Request::get("/").header("authorization", format!("Bearer {token}")).body(()).unwrap().into_parts();
+
+    assert!(guard.check_parts(&head).is_ok());
+    assert!(!responder.answers("/other"));
+    assert!(responder.respond(request("/other", String::new())).await.is_none());
+    assert!(responder.answers("/oauth//revoke"));
+    assert_eq!(responder.respond(request("/oauth//revoke", String::new())).await.unwrap().status(), 400);
+    assert!(responder.answers("/oauth/revoke"));
+    let body = format!("client_id=app&token={token}");
+    assert_eq!(responder.respond(request("/oauth/revoke", body)).await.unwrap().status(), 200);
+
+    let denial = guard.denial(guard.check_parts(&head).unwrap_err(), &head.headers);
+    assert_eq!((denial.status().as_u16(), denial.rejection.error()), (401, Some("invalid_token")));
+
+    let theirs = Revocations::start(Memory::new(), config()).await.unwrap();
+    assert_eq!(Responder::new(&guard, Endpoints::new(theirs)).unwrap_err(), EndpointError::OtherDenylist);
 }
 
 // Large and slow bodies.

@@ -22,6 +22,9 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 # Command and the Debian package that brings it.
 needed=(cc:gcc setpriv:util-linux pkill:procps redis-server:redis-server nats-server:nats-server openssl:openssl)
 
+# zlib-ng, in Pingora.
+if $full; then needed+=(cmake:cmake); fi
+
 missing=()
 for pair in "${needed[@]}"; do
   command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
@@ -68,6 +71,13 @@ step 'tests, all features' run_tests --locked --workspace --exclude minimal
 step 'documentation tests' cargo test --quiet --locked --doc
 step 'model checking' cargo test --quiet --locked --release --manifest-path loom/Cargo.toml --target-dir target/loom
 if $full; then
+  pingora=(--locked --manifest-path plugins/pingora/Cargo.toml --target-dir target/pingora)
+  step 'pingora: format' cargo fmt --manifest-path plugins/pingora/Cargo.toml --check
+  step 'pingora: clippy' cargo clippy --quiet "${pingora[@]}" --all-targets -- -D warnings
+  step 'pingora: clippy, no features' cargo clippy --quiet "${pingora[@]}" --lib --no-default-features -- -D warnings
+  step 'pingora: documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet "${pingora[@]}" --no-deps
+  step 'pingora: tests' run_tests "${pingora[@]}"
+  step 'pingora: documentation tests' cargo test --quiet "${pingora[@]}" --doc
   step 'benchmarks' cargo bench --quiet --locked --workspace
 fi
 echo 'all checks passed'

@@ -72,10 +72,7 @@ impl<I: IdentitySource, D> FrontLayer<I, D> {
     ///
     /// Where `layer` checks another denylist than the one that the endpoints write to.
     pub fn new(layer: RevocationLayer<I, D>, endpoints: Endpoints) -> Result<Self, EndpointError> {
-        if !Arc::ptr_eq(layer.guard().denylist(), endpoints.revocations.denylist()) {
-            return Err(EndpointError::OtherDenylist);
-        }
-        endpoints.check()?;
+        endpoints.check(layer.guard().denylist())?;
         let front = Front { endpoints, modes: Default::default(), metadata: None, recorder: None };
         Ok(Self { layer, front: Arc::new(front) })
     }

@@ -29,10 +29,7 @@ impl<I: IdentitySource, D> EndpointLayer<I, D> {
     /// Where `layer` checks another denylist than the one that the endpoints write to, or an endpoint has no path to
     /// itself.
     pub fn new(layer: RevocationLayer<I, D>, endpoints: Endpoints) -> Result<Self, EndpointError> {
-        endpoints.check()?;
-        if !Arc::ptr_eq(layer.guard().denylist(), endpoints.revocations.denylist()) {
-            return Err(EndpointError::OtherDenylist);
-        }
+        endpoints.check(layer.guard().denylist())?;
         Ok(Self { layer, endpoints: Arc::new(endpoints) })
     }
 }

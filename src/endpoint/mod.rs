@@ -54,6 +54,7 @@ mod profile;
 mod refusal;
 mod registry;
 mod replay;
+mod responder;
 mod route;
 mod service;
 mod session;
@@ -92,6 +93,7 @@ pub use self::{
     presented::{Presented, Secret},
     profile::Profile,
     registry::{Clients, ClientsError, RegisteredClient, SecretMethod},
+    responder::Responder,
     service::EndpointService,
     session::SessionEndpoint,
     signed::SignedRequests,
@@ -100,7 +102,7 @@ pub use self::{
     users::SeveralUsers,
     wait::{Incomplete, Wait},
 };
-use crate::{Revocations, revocation::Revocation, sync::Intended};
+use crate::{Revocations, denylist::Denylist, revocation::Revocation, sync::Intended};
 
 /// The revocation routes that are answered here. There are none until they are added.
 #[derive(Clone, Debug)]
@@ -238,8 +240,11 @@ impl Endpoints {
         self.hearsay.remove_from(request);
     }
 
-    /// Whether every endpoint has a path to itself.
-    fn check(&self) -> Result<(), EndpointError> {
+    /// Whether every endpoint has a path to itself, and writes to the list that is asked of all other requests.
+    fn check(&self, asked: &Arc<Denylist>) -> Result<(), EndpointError> {
+        if !Arc::ptr_eq(asked, self.revocations.denylist()) {
+            return Err(EndpointError::OtherDenylist);
+        }
         let there = [self.token.is_some(), self.session.is_some(), self.global.is_some()];
         for (endpoint, _) in EndpointName::ALL.into_iter().zip(there).filter(|(_, there)| *there) {
             let Some((_, path)) = self.routes.iter().find(|(name, _)| *name == endpoint) else {
