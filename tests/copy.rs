@@ -469,6 +469,127 @@ async fn l1_a_copy_of_a_node_that_was_killed_vouches_for_nothing() {
     assert!(is_dead(&node, "later") && node.check(&token("other")) == Verdict::Allow);
 }
 
+/// L1: another process kept the copy when this one started, and came to an orderly end before this one was killed.
+#[tokio::test]
+async fn l1_a_process_that_waited_for_the_copy_is_told_of_as_well() {
+    let (place, memory) = (Place::new(), Memory::new());
+    place.prepared(memory.clone()).await;
+    for killed in [true, false] {
+        let deaf = Faulty::new(memory.clone());
+        let first = Revocations::start(deaf.clone(), place.config()).await.unwrap();
+        deaf.faults.deaf.store(true, SeqCst);
+        let second = Revocations::start(memory.clone(), place.config()).await.unwrap();
+        let late = format!("late-{killed}");
+        revoke(&second, &late).await;
+        first.shutdown().await;
+        if !killed {
+            second.shutdown().await;
+        }
+        drop(second);
+        let node = place.alone_soon().await;
+        let expected = if killed { Verdict::Unknown(Why::Stale) } else { Verdict::Allow };
+        assert_eq!((is_dead(&node, "dead"), node.check(&token("other"))), (true, expected));
+        assert!(node.check(&token(&late)) != Verdict::Allow, "killed: {killed}");
+        node.shutdown().await;
+    }
+}
+
+/// L1: where nothing can tell of a sudden end, there is no copy that would be taken for one of an orderly end.
+#[tokio::test]
+async fn l1_a_node_that_cannot_tell_of_its_end_leaves_no_copy() {
+    let (place, memory) = (Place::new(), Memory::new());
+    place.prepared(memory.clone()).await;
+    let lock = place.folder.path().join("copy.lock");
+    fs::create_dir(&lock).unwrap();
+    let node = Revocations::start(memory, place.config()).await.unwrap();
+    revoke(&node, "later").await;
+    drop(node);
+    fs::remove_dir(&lock).unwrap();
+    // A writer that still ends may hold it for a moment.
+    eventually("it is seen to be missing", async || match place.refused().await {
+        CopyFault::Missing => true,
+        CopyFault::InUse => false,
+        fault => panic!("{fault}"),
+    })
+    .await;
+}
+
+/// L1: what still ends when a shutdown is interrupted may apply something; the next one waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn l1_a_shutdown_waits_for_what_an_interrupted_one_began() {
+    let (place, memory) = (Place::new(), Memory::new());
+    let store = Faulty::new(memory.clone());
+    let node = Revocations::start(store.clone(), place.config()).await.unwrap();
+    let other = Revocations::start(memory, SyncConfig::new(Staleness::refuse_after(BOUND))).await.unwrap();
+    store.faults.stuck.store(true, SeqCst);
+    revoke(&other, "late").await;
+    eventually("its feed is stuck", async || store.faults.sticks.load(SeqCst)).await;
+    let moment = Duration::from_millis(500);
+    assert!(tokio::time::timeout(moment, node.shutdown()).await.is_err(), "interrupted");
+    let again = node.clone();
+    let mut again = tokio::spawn(async move { again.shutdown().await });
+    let _ = tokio::time::timeout(moment, &mut again).await;
+    store.faults.stuck.store(false, SeqCst);
+    if !again.is_finished() {
+        again.await.unwrap();
+    }
+    eventually("what was on its way is applied", async || is_dead(&node, "late")).await;
+    assert!(is_dead(&place.alone_soon().await, "late"));
+}
+
+/// L2: a copy is not sent again, so what a wrong clock would let go is kept until the store was heard.
+#[tokio::test]
+async fn l2_a_clock_that_is_ahead_at_the_start_forgets_nothing_of_a_copy() {
+    let (place, memory) = (Place::new(), Memory::new());
+    place.prepared(memory.clone()).await;
+    let written = place.clock.now().unix();
+    place.clock.step_wall(written + 90 * 24 * 3600);
+    let store = away(memory);
+    let node = Revocations::start(store.clone(), place.config()).await.unwrap();
+    node.denylist().maintain();
+    place.clock.step_wall(written + 1);
+    store.faults.agree.store(false, SeqCst);
+    eventually("it is in step", async || node.check(&token("other")) == Verdict::Allow).await;
+    assert!(is_dead(&node, "dead"));
+    assert_eq!(node.status().repaired, 0);
+}
+
+/// A start that failed has applied nothing: the copy is as good as before.
+#[tokio::test]
+async fn a_start_that_failed_leaves_the_copy_as_it_was() {
+    let place = Place::new();
+    let memory = Memory::new();
+    place.prepared(memory.clone()).await;
+
+    let mut config = place.config();
+    config.denylist.budget = 5;
+    let error = Revocations::start(away(Memory::new()), config).await.unwrap_err();
+    assert!(matches!(error, StartError::Copy { fault: CopyFault::Settings { .. }, .. }), "{error}");
+    let node = place.alone().await.unwrap();
+    assert_eq!(node.check(&token("other")), Verdict::Allow, "after a start with other settings");
+    node.shutdown().await;
+
+    let silent = Faulty::new(memory);
+    silent.faults.halt.store(true, SeqCst);
+    let mut config = place.config();
+    config.load_timeout = Duration::from_millis(100);
+    let error = Revocations::start(silent, config).await.unwrap_err();
+    assert!(matches!(error, StartError::NotLoaded { .. }), "{error}");
+    let node = place.alone().await.unwrap();
+    assert_eq!(node.check(&token("other")), Verdict::Allow, "after a start that was not loaded");
+    assert!(is_dead(&node, "dead"));
+}
+
+/// The bound is kept in milliseconds.
+#[tokio::test]
+async fn a_bound_with_a_fraction_of_a_millisecond_is_not_longer_than_itself() {
+    let place = Place::new();
+    let config = || place.config_with(Staleness::refuse_after(BOUND + Duration::from_micros(500)));
+    Revocations::start(Memory::new(), config()).await.unwrap().shutdown().await;
+    let node = Revocations::start(away(Memory::new()), config()).await.unwrap();
+    assert_eq!(node.check(&token("other")), Verdict::Allow);
+}
+
 /// While it runs, too; and where nothing was revoked, so that it is not older than need be.
 #[tokio::test]
 async fn a_copy_is_written_now_and_then() {

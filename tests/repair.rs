@@ -19,7 +19,7 @@ use tower_revocation::{
     denylist::Verdict,
     revocation::{Change, Cutoff, Revocation, Scope, ScopeKey},
     sync::SyncConfig,
-    time::Clock,
+    time::{Clock, ManualClock},
     token::{Claims, Identity},
 };
 
@@ -62,6 +62,24 @@ async fn f6_a_replica_that_has_missed_something_finds_it() {
     let so_far = deaf.status().compared;
     eventually("more comparisons", async || deaf.status().compared >= so_far + 2).await;
     assert_eq!((deaf.status().repaired, deaf.status().written_back), (1, 0));
+}
+
+/// Rule 6: a clock that was far ahead when the node started, and is set right later, does not let in again what it had let go.
+#[tokio::test]
+async fn rule_6_what_a_wrong_clock_let_go_comes_back_once_it_is_set_right() {
+    let store = Memory::new();
+    let other = Revocations::start(store.clone(), config()).await.unwrap();
+    revoke(&other, Scope::token(ISSUER, "x")).await;
+    let clock = Arc::new(ManualClock::at(unix() + 90 * 24 * 3600));
+    let mut ahead = config();
+    ahead.denylist.clock = clock.clone();
+    let node = Revocations::start(store, ahead).await.unwrap();
+    node.denylist().maintain();
+    assert_eq!(node.status().records, 0, "it has expired, by that clock");
+    clock.step_wall(unix());
+    eventually("it comes back", async || is_dead(&node, "x")).await;
+    node.denylist().maintain();
+    assert!(is_dead(&node, "x"));
 }
 
 /// A store that can be put back to an earlier state.

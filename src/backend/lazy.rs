@@ -60,6 +60,8 @@ struct Failed {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A try that takes longer has met somebody who is silent, and would be waited for by everyone, for ever.
+const LONGEST_TRY: Duration = Duration::from_secs(30);
 
 impl Lazy {
     /// Tries once, and goes on later where the store is [away](BackendErrorKind::Unavailable).
@@ -85,7 +87,11 @@ impl Lazy {
     where
         F: Future<Output = Result<Arc<dyn Backend>, BackendError>> + Send + 'static,
     {
-        let connect = move || connect().map(|store| store.map_err(Arc::new)).boxed();
+        let connect = move || {
+            let connected = tokio::time::timeout(LONGEST_TRY, connect());
+            let connected = connected.map(|store| store.unwrap_or_else(|_| Err(silent())));
+            connected.map(|store| store.map_err(Arc::new)).boxed()
+        };
         Self { connect: Box::new(connect), store: OnceLock::new(), tries: Mutex::default() }
     }
 
@@ -127,6 +133,11 @@ impl Lazy {
     fn tries(&self) -> MutexGuard<'_, Tries> {
         self.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn silent() -> BackendError {
+    let what = format!("connecting to the backend: no answer within {LONGEST_TRY:?}");
+    BackendError::new(BackendErrorKind::Unavailable, what)
 }
 
 /// One failure answers many callers.
@@ -280,5 +291,24 @@ mod tests {
         let lazy = Lazy::untried(slow);
         assert!(tokio::time::timeout(Duration::from_secs(2), lazy.publish(&[])).await.is_err());
         assert!(tokio::time::timeout(Duration::from_secs(2), lazy.publish(&[])).await.is_ok());
+    }
+
+    /// A store that takes the connection and says nothing would else be waited for by everyone, also once it is well.
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_hangs_ends() {
+        let tries = AtomicUsize::new(0);
+        let lazy = Lazy::untried(move || {
+            let first = tries.fetch_add(1, Ordering::SeqCst) == 0;
+            async move {
+                if first {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Arc::new(Memory::new()) as Arc<dyn Backend>)
+            }
+        });
+        let first = tokio::time::timeout(2 * LONGEST_TRY, lazy.publish(&[])).await.unwrap();
+        assert_eq!(first.unwrap_err().kind(), BackendErrorKind::Unavailable);
+        tokio::time::advance(FIRST_PAUSE).await;
+        lazy.publish(&[]).await.unwrap();
     }
 }

@@ -52,6 +52,8 @@ pub(super) struct Freshness {
     monotonic: AtomicU64,
     /// Nothing keeps the list in step any more.
     abandoned: AtomicBool,
+    /// What is held came from a copy, and no store has been heard since.
+    copied: AtomicBool,
 }
 
 /// Where the monotonic clock begins: a moment before this process, or this machine, was started is later than 0.
@@ -59,7 +61,13 @@ const BEGINNING: u64 = 1 << 62;
 
 impl Freshness {
     pub(super) const fn new(staleness: Staleness) -> Self {
-        Self { staleness, wall: AtomicU64::new(0), monotonic: AtomicU64::new(0), abandoned: AtomicBool::new(false) }
+        Self {
+            staleness,
+            wall: AtomicU64::new(0),
+            monotonic: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
+            copied: AtomicBool::new(false),
+        }
     }
 
     pub(super) const fn staleness(&self) -> Staleness {
@@ -69,6 +77,17 @@ impl Freshness {
     /// Everything the backend held at `moment` has been applied.
     pub(super) fn in_step_at(&self, moment: Moment) {
         self.set(Moment::new(moment.wall, BEGINNING.saturating_add(moment.monotonic)));
+        self.copied.store(false, Ordering::Relaxed);
+    }
+
+    /// What is held comes from a copy.
+    #[cfg(feature = "sync")]
+    pub(super) fn begins_from_copy(&self) {
+        self.copied.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_from_copy(&self) -> bool {
+        self.copied.load(Ordering::Relaxed)
     }
 
     /// The same of a moment so long before `now`, which another process may have seen.

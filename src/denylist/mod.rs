@@ -413,10 +413,22 @@ impl Denylist {
         self.freshness.in_step_at(moment);
     }
 
+    /// What is applied now comes from a copy: until the backend is heard, nothing of it is let go.
+    #[cfg(feature = "sync")]
+    pub(crate) fn begins_from_copy(&self) {
+        self.freshness.begins_from_copy();
+    }
+
     /// The same of a moment that lies so far back.
     #[cfg(feature = "sync")]
     pub(crate) fn in_step_before(&self, now: Moment, age: Duration) {
         self.freshness.in_step_before(now, age);
+    }
+
+    /// Whether nothing was ever applied, and it was never in step.
+    #[cfg(feature = "sync")]
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.records() == 0 && self.generation() == 1 && self.staleness().is_none()
     }
 
     /// Changes with every change and every moment at which the node was in step.
@@ -572,7 +584,8 @@ impl Denylist {
             writer.long_quota.turn(now.unix());
             writer.steadiness.check(now, &self.lifetimes)
         };
-        if steady {
+        // A copy is not sent again: what a clock that was wrong at the start had let go would be missed for good.
+        if steady && !self.freshness.is_from_copy() {
             while self.expire(now) {}
         }
         self.renew_filter();

@@ -178,7 +178,7 @@ impl LocalCopy {
             return Err(CopyFault::Settings { setting, theirs, ours });
         }
         // Other nodes have waited for that long only.
-        if bound > Duration::from_millis(*theirs) {
+        if bound.as_millis() > u128::from(*theirs) {
             let (theirs, ours) = (format!("{theirs} ms"), format!("{} ms", bound.as_millis()));
             return Err(CopyFault::Settings { setting: "shorter staleness bound", theirs, ours });
         }
@@ -190,6 +190,7 @@ impl LocalCopy {
     /// Where its node did not come to an orderly `end`, it may have told and refused more than this holds: then its age
     /// does not say what is missing, and it counts as too old for any bound.
     pub(super) fn load(mut self, denylist: &Denylist, end: End) -> Result<Position, CopyFault> {
+        denylist.begins_from_copy();
         let mut page = Vec::new();
         let mut at = self.file.stream_position()?;
         while at < self.end {
@@ -317,6 +318,8 @@ struct Kept {
     lock: Option<File>,
     /// How the process before this one ended.
     before: End,
+    /// How often others had said at that time that they wait for it.
+    waiting: u64,
     /// What the copy tells of; it is written again once that has changed.
     mark: Option<(u64, (u64, u64))>,
     closed: bool,
@@ -343,32 +346,86 @@ impl Keeper {
     /// anything is applied, so that it shows if this process does not come to an orderly end.
     pub(super) fn take(&self) -> Result<End, CopyFault> {
         let mut kept = self.kept();
-        self.take_for(&mut kept)?;
+        self.take_for(&mut kept, false)?;
         Ok(kept.before)
     }
 
-    fn take_for(&self, kept: &mut Kept) -> Result<(), CopyFault> {
+    /// The same for a process that goes on without it, since the backend is there. If nothing can tell of its end, no copy
+    /// may be there that looks as if it told of everything.
+    pub(super) fn take_if_free(&self) {
+        match self.take_for(&mut self.kept(), true) {
+            Ok(()) | Err(CopyFault::InUse) => {}
+            // Where that fails too, the next start cannot take it either. It is said when it is to be written.
+            Err(_) => drop(fs::remove_file(&self.path)),
+        }
+    }
+
+    /// `goes_on`: this process goes on without it.
+    fn take_for(&self, kept: &mut Kept, goes_on: bool) -> Result<(), CopyFault> {
+        const TRIES: usize = 100;
         if kept.lock.is_some() || kept.closed {
             return Ok(());
         }
         // A file of its own, since each copy replaces the one before.
         let path = self.beside(".lock");
-        let (file, before) = match mine(fs::OpenOptions::new().create_new(true)).open(&path) {
-            Ok(file) => (file, End::Orderly),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                (fs::OpenOptions::new().write(true).open(&path)?, End::Sudden)
+        for _ in 0..TRIES {
+            let (mut file, before) = match mine(fs::OpenOptions::new().create_new(true)).open(&path) {
+                Ok(file) => (file, End::Orderly),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    match fs::OpenOptions::new().append(true).open(&path) {
+                        Ok(file) => (file, End::Sudden),
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let waiting = file.metadata()?.len();
+            match file.try_lock() {
+                // Its owner has come to its end since it was opened: it tells of nobody any more.
+                Ok(()) if is_removed(&file)? => continue,
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    // Its owner would remove it at its end, and nothing would tell of this process.
+                    if goes_on {
+                        file.write_all(b"+")?;
+                        if is_removed(&file)? {
+                            continue;
+                        }
+                    }
+                    return Err(CopyFault::InUse);
+                }
+                Err(TryLockError::Error(error)) => return Err(CopyFault::Io(error)),
             }
-            Err(error) => return Err(error.into()),
-        };
-        file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => CopyFault::InUse,
-            TryLockError::Error(error) => CopyFault::Io(error),
-        })?;
-        if before == End::Orderly {
-            sync_folder(&path)?;
+            if before == End::Orderly {
+                sync_folder(&path)?;
+            }
+            (kept.lock, kept.before, kept.waiting) = (Some(file), before, waiting);
+            return Ok(());
         }
-        (kept.lock, kept.before) = (Some(file), before);
-        Ok(())
+        Err(CopyFault::InUse)
+    }
+
+    /// Removes what would tell of a sudden end.
+    fn release(&self, kept: &Kept) -> io::Result<()> {
+        let Some(lock) = &kept.lock else { return Ok(()) };
+        let path = self.beside(".lock");
+        fs::remove_file(&path)?;
+        // In this order: who says it later sees that it is removed.
+        if lock.metadata()?.len() > kept.waiting {
+            mine(fs::OpenOptions::new().create(true)).open(&path)?;
+        }
+        sync_folder(&path)
+    }
+
+    /// Leaves it as it was found: nothing was applied.
+    pub(super) fn leave(&self) {
+        let mut kept = self.kept();
+        if kept.before == End::Orderly {
+            // It is as after a crash then.
+            let _ = self.release(&kept);
+        }
+        kept.lock = None;
     }
 
     /// What it tells of is what this node was loaded with.
@@ -389,7 +446,7 @@ impl Keeper {
 
     /// Takes it, if it can be had already, and looks at what is there.
     fn begin(&self) {
-        let _taken = self.take();
+        let _taken = self.take_for(&mut self.kept(), true);
         #[cfg(feature = "tracing")]
         {
             let (path, found) = (self.path.display(), LocalCopy::open(&self.path));
@@ -435,9 +492,11 @@ impl Keeper {
         let failed = outcome.err().map(|fault| format!("writing the copy {}: {fault}", self.path.display()));
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
         if last {
-            // Only what tells of all that this process knew is an orderly end.
-            if kept.lock.is_some() && kept.mark == Some(source.denylist.mark()) {
-                let removed = fs::remove_file(self.beside(".lock")).and_then(|()| sync_folder(&self.path));
+            // Only what tells of all that this process knew is an orderly end, or of one that knew nothing.
+            let denylist = &source.denylist;
+            let untouched = kept.before == End::Orderly && kept.mark.is_none() && denylist.is_untouched();
+            if kept.lock.is_some() && (untouched || kept.mark == Some(denylist.mark())) {
+                let removed = self.release(&kept);
                 #[cfg(feature = "tracing")]
                 if let Err(error) = &removed {
                     let path = self.path.display();
@@ -457,7 +516,7 @@ impl Keeper {
         if kept.mark == Some(mark) {
             return Ok(());
         }
-        self.take_for(kept)?;
+        self.take_for(kept, true)?;
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let head = Head {
             version: VERSION,
@@ -516,6 +575,18 @@ fn mine(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     options.write(true)
+}
+
+/// Whether another process has removed it since it was opened.
+#[cfg(unix)]
+fn is_removed(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(file.metadata()?.nlink() == 0)
+}
+
+#[cfg(not(unix))]
+fn is_removed(_: &File) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Makes a rename last.

@@ -17,11 +17,14 @@ use std::{
     error::Error,
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+};
 
 #[cfg(feature = "endpoint")]
 pub(crate) use self::intended::Intended;
@@ -88,8 +91,8 @@ pub struct SyncConfig {
     pub keep_copy: Option<PathBuf>,
     /// How often the copy is written, where anything has changed since; also at [`Revocations::shutdown`]. Default: 30 s.
     ///
-    /// A node that crashed starts again with a copy that is up to this old: that should be well below the limit of
-    /// staleness. A million revocations are 65 MB.
+    /// A node that crashed refuses what the copy before holds, and everything else until the backend is there: only a copy
+    /// that was written at an orderly end vouches for anything. A million revocations are 65 MB.
     pub copy_every: Duration,
 }
 
@@ -344,7 +347,11 @@ impl Revocations {
     pub async fn start(backend: impl Backend, config: SyncConfig) -> Result<Self, StartError> {
         let load_timeout = config.load_timeout;
         let this = Self::start_unloaded(backend, config).await?;
-        this.loaded(load_timeout).await?;
+        if let Err(error) = this.loaded(load_timeout).await {
+            // The copy stays what it was.
+            this.shutdown().await;
+            return Err(error);
+        }
         Ok(this)
     }
 
@@ -709,8 +716,8 @@ impl Revocations {
     /// served are judged by what is known, until the denylist is stale.
     pub async fn shutdown(&self) {
         self.inner.publisher.close().await;
-        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.shutdown().await;
+        // Whoever shuts it down as well, or again after it was interrupted, waits for them too: they may still apply something.
+        self.inner.tasks.lock().await.shutdown().await;
         if let Some((keeper, source)) = &self.inner.copy {
             Arc::clone(keeper).close(source.clone()).await;
         }
@@ -753,7 +760,7 @@ async fn begin(
     }
     if let Some(keeper) = keeper.map(Arc::clone) {
         // Where another process keeps it, that is said when it is to be written.
-        let _ = tokio::task::spawn_blocking(move || keeper.take().map(drop)).await;
+        let _ = tokio::task::spawn_blocking(move || keeper.take_if_free()).await;
     }
     #[cfg(feature = "tracing")]
     if backend.durability() == Durability::None {
@@ -771,8 +778,7 @@ async fn begin_from_copy(
     keeper: &Arc<Keeper>,
 ) -> Result<Begun, StartError> {
     let from = Arc::clone(keeper);
-    let loading = move || {
-        let end = from.take()?;
+    let load = move |end| {
         let copy = LocalCopy::open(from.path())?;
         let settings = copy.settings(&ours, config.staleness.after())?.clone();
         let denylist = Denylist::new(DenylistConfig { hasher: settings.hasher(), ..config });
@@ -782,6 +788,11 @@ async fn begin_from_copy(
             from.is_as(&denylist);
         }
         Ok((Arc::new(denylist), settings, applied))
+    };
+    let kept = Arc::clone(keeper);
+    let loading = move || {
+        let end = kept.take()?;
+        load(end).inspect_err(|_: &CopyFault| kept.leave())
     };
     let path = keeper.path().to_owned();
     let loaded = tokio::task::spawn_blocking(loading).await;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     jitter::Jitter,
@@ -66,7 +66,11 @@ const PAGE: usize = 1024;
 /// How long the feed may take to get to where the snapshot was.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Compares now and then.
+/// How often to look whether the wall clock has jumped.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Compares now and then; and once the wall clock has jumped, since one that was wrong from the start may have let go what
+/// still counts.
 pub(super) async fn compare_every(
     every: Duration,
     mut jitter: Jitter,
@@ -75,12 +79,21 @@ pub(super) async fn compare_every(
     repairs: Arc<Repairs>,
     mut state: watch::Receiver<State>,
 ) {
+    let mut steady = true;
     loop {
         // Not all nodes of a fleet at once.
-        tokio::time::sleep(jitter.spread(every)).await;
+        let turn = Instant::now() + jitter.spread(every);
+        let mut jumped = false;
+        while !jumped && Instant::now() < turn {
+            tokio::time::sleep_until(turn.min(Instant::now() + LOOK)).await;
+            let was_steady = std::mem::replace(&mut steady, denylist.is_steady(denylist.now()));
+            jumped = was_steady && !steady;
+        }
         if let Err(_error) = compare(&*backend, &denylist, &repairs, &mut state).await {
             #[cfg(feature = "tracing")]
             tracing::warn!(error = %_error, "this node could not be compared with the backend; trying again later");
+            // A jump does not wait for the next turn.
+            steady |= jumped;
         }
     }
 }

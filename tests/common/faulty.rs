@@ -37,6 +37,10 @@ pub struct Faults {
     pub deaf: AtomicBool,
     /// Its feeds hold everything back.
     pub halt: AtomicBool,
+    /// Its feeds keep the thread that asks them, until told otherwise.
+    pub stuck: AtomicBool,
+    /// One of them does so now.
+    pub sticks: AtomicBool,
     /// How many calls failed.
     pub failed: AtomicUsize,
 }
@@ -82,6 +86,10 @@ impl<B: Backend> Backend for Faulty<B> {
         let held_back = async move |event| {
             while faults.halt.load(Ordering::SeqCst) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            while faults.stuck.load(Ordering::SeqCst) {
+                faults.sticks.store(true, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(1));
             }
             event
         };
