@@ -470,8 +470,7 @@ impl Denylist {
     }
 
     /// The same, not a few milliseconds behind (see [`Clock::exact`]).
-    #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle decides"))]
-    pub(crate) fn exact_now(&self) -> Moment {
+    pub fn exact_now(&self) -> Moment {
         self.clock.exact()
     }
 

@@ -253,6 +253,15 @@ impl Recorder {
         Ok(self.find(token).await?.map(|(grant, _)| grant))
     }
 
+    /// The grants that a scope is about, those included that have ended.
+    ///
+    /// # Errors
+    ///
+    /// Where the store cannot be read.
+    pub async fn grants_of(&self, scope: &Scope) -> Result<Vec<Grant>, BackendError> {
+        self.store.grants(std::slice::from_ref(scope)).await
+    }
+
     /// The session of a token (`iss`, `jti`); where it names none, its grant's id stands for it.
     ///
     /// # Errors

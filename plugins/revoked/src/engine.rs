@@ -3,7 +3,7 @@
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use http::{Extensions, HeaderMap, Method, Uri};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Uri, header};
 use tokio::time::timeout;
 use tower_revocation::{
     Guard, Passed, RevocationLayer, Revocations, backend,
@@ -11,13 +11,13 @@ use tower_revocation::{
     directory::{Directory, RecordedDirectory},
     endpoint::{
         EndpointName, Endpoints, FrontLayer, GlobalEndpoint, Incomplete, Mode, Profile, SessionEndpoint, SeveralUsers,
-        SignedRequests, TokenEndpoint, UnknownUser, Wait, metadata::Metadata,
+        SignedRequests, Switches, TokenEndpoint, UnknownUser, Wait, metadata::Metadata,
     },
     recorder::{Recorder, Replay},
     reject::Rejection,
     response::Denial,
     sync::StartError,
-    token::{Extractor, FromExtension, Identity, JwtVerifier, OpaqueKeys, Verify},
+    token::{ExtractError, Extractor, FromExtension, Identity, JwtVerifier, OpaqueKeys, Verify},
 };
 
 use crate::{
@@ -37,6 +37,8 @@ pub struct Engine {
     guard: Arc<Guard<Source>>,
     /// For claims that somebody in front has verified.
     vouched: Guard<FromExtension<Identity>>,
+    /// The same as `guard`, for operators who ask about a token: nothing is counted that no client sent.
+    probe: Guard<Source>,
     extractor: Extractor,
     reads_forms: bool,
     verifiers: Verifiers,
@@ -48,7 +50,33 @@ pub struct Engine {
 /// The routes, as the configuration has them now.
 struct Routes {
     front: FrontLayer<Source>,
+    switches: Vec<Switch>,
+    turns: Switches,
     directory: Arc<dyn Directory>,
+}
+
+/// An endpoint that there is, and whether it is on.
+#[derive(Clone, Debug)]
+pub struct Switch {
+    /// Which one.
+    pub name: EndpointName,
+    /// Where it answers.
+    pub path: String,
+    /// Whether it does.
+    pub enabled: bool,
+}
+
+/// What the doors have counted since the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// Requests that were refused.
+    pub refused: u64,
+    /// Requests that shadow mode would have refused.
+    pub would_refuse: u64,
+    /// Requests that were served while the list was stale.
+    pub served_stale: u64,
+    /// Tokens without a claim, by its name.
+    pub missing_claims: [(&'static str, u64); 3],
 }
 
 /// A recorder, and the key of its digests.
@@ -131,9 +159,11 @@ impl Engine {
         let denylist = revocations.denylist();
 
         let mut source = Verify::new(Arc::clone(&verifiers.access)).extractor(extractor.clone());
+        let mut probe = Verify::new(Arc::clone(&verifiers.access));
         let mut learns = None;
         if let (Some(section), Some(keys)) = (&config.recorder, keys) {
             source = source.opaque(keys.clone());
+            probe = probe.opaque(keys.clone());
             let issuer = section.issuer.clone().unwrap_or_else(|| config.issuer[0].issuer.clone());
             let store = parts::recorder_store(&config, section).await?;
             let mut recorder = Recorder::new(revocations.clone(), store, keys.clone(), issuer)
@@ -149,10 +179,12 @@ impl Engine {
         let vouched = FromExtension::new().extractor(extractor.clone());
         let vouched = Guard::new(Arc::clone(denylist), vouched, policy).challenge(challenge);
         let guard = Arc::new(guard);
+        let probe = Guard::new(Arc::clone(denylist), probe, policy);
         let routes = Routes::new(&config, &revocations, &guard, &verifiers, learns.as_ref()).await?;
         Ok(Arc::new(Self {
             guard,
             vouched,
+            probe,
             extractor,
             reads_forms,
             verifiers,
@@ -247,6 +279,12 @@ impl Engine {
     ///
     /// Where it is not known, or the store does not answer in time.
     pub async fn known(&self, identity: Option<&Identity>, uri: &Uri, headers: &HeaderMap) -> Result<(), Rejection> {
+        // What stands there otherwise, the guard has judged.
+        let credential = self.extractor.find(headers, uri).ok().flatten();
+        self.known_token(identity, credential.map(|credential| credential.token())).await
+    }
+
+    async fn known_token(&self, identity: Option<&Identity>, token: Option<&str>) -> Result<(), Rejection> {
         let asked = async {
             match (identity, &self.learns) {
                 (Some(identity), _) if self.config.load().tokens.unknown_session == config::Missing::Deny => {
@@ -255,13 +293,12 @@ impl Engine {
                     let session = directory.session_of_token(identity.iss(), jti).await;
                     session.map(|session| session.is_some()).map_err(|error| error.to_string())
                 }
-                (None, Some(Learns { recorder, .. })) => match self.extractor.find(headers, uri) {
-                    Ok(Some(credential)) => {
-                        let grant = recorder.family_of(credential.token()).await;
+                (None, Some(Learns { recorder, .. })) => match token {
+                    Some(token) => {
+                        let grant = recorder.family_of(token).await;
                         grant.map(|grant| grant.is_some()).map_err(|error| error.to_string())
                     }
-                    // The guard has judged what stands there.
-                    Ok(None) | Err(_) => Ok(true),
+                    None => Ok(true),
                 },
                 _ => Ok(true),
             }
@@ -275,6 +312,24 @@ impl Engine {
             }
             Err(_) => Err(Rejection::Unknown(Why::NoAnswer)),
         }
+    }
+
+    /// What the doors would say of a request with this token, without counting it as one.
+    ///
+    /// # Errors
+    ///
+    /// Where it would be refused.
+    pub async fn probe(&self, token: &str) -> Result<Passed, Rejection> {
+        let mut headers = HeaderMap::new();
+        let malformed = Rejection::Credential(ExtractError::Malformed);
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| malformed)?;
+        value.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, value);
+        let passed = self.probe.check(&Method::GET, &Uri::from_static("/"), &headers, &Extensions::new())?;
+        if self.asks() {
+            self.known_token(passed.identity(), Some(token)).await?;
+        }
+        Ok(passed)
     }
 
     /// The answer to a request with these headers that is refused for `rejection`.
@@ -315,6 +370,38 @@ impl Engine {
     /// The recorder, where there is one.
     pub fn recorder(&self) -> Option<&Recorder> {
         self.learns.as_ref().map(|learns| &learns.recorder)
+    }
+
+    /// The keys that opaque tokens are digested with, where there is a recorder.
+    pub fn opaque_keys(&self) -> Option<&OpaqueKeys> {
+        self.learns.as_ref().map(|learns| &learns.keys)
+    }
+
+    /// The endpoints that there are, as they are switched now.
+    pub fn switches(&self) -> Vec<Switch> {
+        let routes = self.routes.load();
+        let now = |switch: &Switch| Switch { enabled: routes.turns.is_on(switch.name), ..switch.clone() };
+        routes.switches.iter().map(now).collect()
+    }
+
+    /// Turns an endpoint on or off, until the configuration is read anew.
+    pub fn switch(&self, name: EndpointName, on: bool) {
+        self.routes.load().turns.set(name, on);
+    }
+
+    /// What all doors together have counted.
+    pub fn counts(&self) -> Counts {
+        let (guard, vouched) = (&self.guard, &self.vouched);
+        let mut missing_claims = guard.missing_claims();
+        for ((_, count), (_, more)) in missing_claims.iter_mut().zip(vouched.missing_claims()) {
+            *count += more;
+        }
+        Counts {
+            refused: guard.refused() + vouched.refused(),
+            would_refuse: guard.would_refuse() + vouched.would_refuse(),
+            served_stale: guard.served_stale() + vouched.served_stale(),
+            missing_claims,
+        }
     }
 
     /// Who users are, as the configuration has it now.
@@ -428,6 +515,11 @@ impl Routes {
                 endpoints = endpoints.wait(name, Wait::Everywhere { limit, otherwise: Incomplete::Unavailable });
             }
         }
+        let turns = endpoints.switches().clone();
+        let switch = |(name, section): (EndpointName, &config::Endpoint)| {
+            Some(Switch { name, path: way.path(name, section)?, enabled: section.enabled })
+        };
+        let switches = way.sections(config).filter_map(switch).collect();
         let mut front = FrontLayer::new(RevocationLayer::from(Arc::clone(guard)).insert_identity(true), endpoints)
             .map_err(|error| Fault::new("endpoints", error))?;
         for (name, section) in way.sections(config) {
@@ -450,7 +542,7 @@ impl Routes {
                 .recorder(learns.recorder.clone(), &section.token_endpoint)
                 .map_err(|error| Fault::new("recorder.token_endpoint", error))?;
         }
-        Ok(Self { front, directory })
+        Ok(Self { front, switches, turns, directory })
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! This library is what the binary is made of, and for its tests; it promises no stability.
 
+pub mod admin;
 mod body;
+pub mod cli;
 pub mod config;
 pub mod door;
 pub mod engine;

@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use crate::{
+    admin::{self, Access, AdminListener},
     config::{self, Config, ConfigError, Fault},
     door::{ForwardAuth, MainListener},
     engine::{Engine, EngineError},
@@ -91,7 +92,34 @@ impl Daemon {
             };
             tokio::spawn(listen::serve(listener, None, shared.clone(), answer));
         }
+
+        if let Some(section) = &config.admin {
+            let listener = listen::bind(section.listen, "admin.listen").await?;
+            let address = listener.local_addr()?;
+            let access = Access::new(config, section, address).map_err(fault)?;
+            tracing::info!(%address, "admin");
+            let admin = AdminListener::new(Arc::clone(engine), access, shared.stop.clone());
+            let answer = move |request| {
+                let admin = admin.clone();
+                async move { admin.answer(request).await }
+            };
+            let shared = Shared { slots: Shared::new(admin::CONNECTIONS).slots, ..shared.clone() };
+            tokio::spawn(listen::serve(listener, None, shared, answer));
+        }
         Ok(())
+    }
+
+    /// Whether the file could be used; nothing is opened for it.
+    ///
+    /// # Errors
+    ///
+    /// Where it could not.
+    pub async fn check(file: &std::path::Path) -> Result<(), ServeError> {
+        let config = config::load(file).map_err(ServeError::Config)?;
+        if let Some(section) = &config.admin {
+            Access::check(&config, section).map_err(|fault| explained(EngineError::Config(fault), file))?;
+        }
+        Engine::check(config).await.map_err(|error| explained(error, file))
     }
 
     /// What decides.
