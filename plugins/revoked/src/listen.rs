@@ -18,16 +18,18 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_revocation::endpoint::{ClientCertificate, PeerAddress};
 
-use crate::tls::Acceptor;
+use crate::{opening::Opening, tls::Acceptor};
 
 /// How long a client may take for a request's head, and for the handshake of TLS.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// The longest head of a request, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
 /// The most streams that one HTTP/2 connection may have open.
 const MAX_STREAMS: u32 = 256;
 /// How long nothing is accepted after an error that is not the connection's own, such as no file being free.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What all listeners have in common.
+/// What listeners have in common, and how many connections each may have.
 #[derive(Clone, Debug)]
 pub struct Shared {
     /// Tells of the shutdown.
@@ -35,14 +37,20 @@ pub struct Shared {
     /// The connections.
     pub tasks: TaskTracker,
     /// As many connections as may be open.
-    pub slots: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { stop: CancellationToken::new(), tasks: TaskTracker::new(), slots: Arc::new(Semaphore::new(0)) }
+    }
 }
 
 impl Shared {
-    /// For as many connections as this.
-    pub fn new(connections: usize) -> Self {
-        let slots = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Self { stop: CancellationToken::new(), tasks: TaskTracker::new(), slots }
+    /// For a listener with as many connections as this: a flood on one must not keep the others from answering.
+    #[must_use]
+    pub fn with(&self, connections: usize) -> Self {
+        Self { slots: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))), ..self.clone() }
     }
 }
 
@@ -106,12 +114,13 @@ where
     while let Some((stream, peer, slot)) = accept(&listener, &shared).await {
         let (tls, service, watcher) = (tls.clone(), service.clone(), graceful.watcher());
         shared.tasks.spawn(async move {
-            let _slot = slot;
+            let client = Client { peer, tls: None, certificate: None, slot: Arc::new(slot) };
             match tls {
-                None => serve_connection(stream, peer, None, None, watcher, service).await,
+                None => serve_connection(stream, client, watcher, service).await,
                 Some(tls) => {
                     let Ok(Ok((stream, certificate))) = timeout(HEAD_LIMIT, tls.accept(stream)).await else { return };
-                    serve_connection(stream, peer, Some(OverTls), certificate, watcher, service).await;
+                    let client = Client { tls: Some(OverTls), certificate, ..client };
+                    serve_connection(stream, client, watcher, service).await;
                 }
             }
         });
@@ -122,11 +131,17 @@ where
     }
 }
 
-async fn serve_connection<T, S, F, B>(
-    stream: T,
+/// Who is at the other end of a connection.
+struct Client {
     peer: SocketAddr,
     tls: Option<OverTls>,
     certificate: Option<ClientCertificate>,
+    slot: Arc<Slot>,
+}
+
+async fn serve_connection<T, S, F, B>(
+    stream: T,
+    client: Client,
     watcher: hyper_util::server::graceful::Watcher,
     service: S,
 ) where
@@ -137,25 +152,30 @@ async fn serve_connection<T, S, F, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let peer = client.peer;
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(PeerAddress(peer));
-        if let Some(tls) = tls {
+        // What becomes of the connection by an upgrade goes on holding it.
+        request.extensions_mut().insert(Arc::clone(&client.slot));
+        if let Some(tls) = client.tls {
             request.extensions_mut().insert(tls);
         }
-        if let Some(certificate) = &certificate {
+        if let Some(certificate) = &client.certificate {
             request.extensions_mut().insert(certificate.clone());
         }
         let answer = service(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(MAX_HEAD);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD as u32)
         .keep_alive_interval(HEAD_LIMIT)
         .keep_alive_timeout(HEAD_LIMIT);
+    let stream = Opening::new(stream, HEAD_LIMIT);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(error, %peer, "a connection ended early");

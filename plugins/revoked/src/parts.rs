@@ -20,7 +20,10 @@ use tower_revocation::{
 };
 use zeroize::Zeroizing;
 
-use crate::config::{self, Config, Fault};
+use crate::{
+    config::{self, Config, Fault},
+    engine::Run,
+};
 
 /// The file that holds the digest key where the configuration names none.
 const DIGEST_KEY: &str = "revoked-digest.key";
@@ -492,7 +495,7 @@ pub(crate) async fn directory(config: &Config) -> Result<Arc<dyn Directory>, Fau
 }
 
 /// The key that opaque tokens are digested with, and its id.
-pub(crate) fn digest_key(config: &Config, section: &config::Recorder) -> Result<OpaqueKeys, Fault> {
+pub(crate) fn digest_key(config: &Config, section: &config::Recorder, run: Run) -> Result<OpaqueKeys, Fault> {
     let named = section.digest_key_file.as_deref();
     let path = config.path(named.unwrap_or(Path::new(DIGEST_KEY)));
     let own = ["memory:", "sqlite:"].iter().any(|kind| config.backend.url.expose().starts_with(kind));
@@ -504,10 +507,12 @@ pub(crate) fn digest_key(config: &Config, section: &config::Recorder) -> Result<
         return Err(Fault::new("recorder.digest_key_file", what));
     }
     let fault = |error: std::io::Error| Fault::new("recorder.digest_key_file", format!("{}: {error}", path.display()));
-    if named.is_none() && !path.exists() {
-        write_new_key(&path).map_err(fault)?;
-    }
-    let key = Zeroizing::new(fs::read(&path).map_err(fault)?);
+    let missing = named.is_none() && !path.exists();
+    let key = match run {
+        Run::Dry if missing => new_key().map_err(fault)?,
+        Run::Real if missing => write_new_key(&path).map_err(fault)?,
+        _ => Zeroizing::new(fs::read(&path).map_err(fault)?),
+    };
     if key.len() < 32 {
         let what = format!("{} has fewer than 32 bytes", path.display());
         return Err(Fault::new("recorder.digest_key_file", what));
@@ -518,21 +523,28 @@ pub(crate) fn digest_key(config: &Config, section: &config::Recorder) -> Result<
     OpaqueKeys::new(id, key.to_vec()).map_err(|error| Fault::new("recorder.digest_key_file", error))
 }
 
-fn write_new_key(path: &Path) -> std::io::Result<()> {
+fn new_key() -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut key = Zeroizing::new(vec![0; 32]);
+    getrandom::fill(&mut key).map_err(std::io::Error::other)?;
+    Ok(key)
+}
+
+fn write_new_key(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let mut key = Zeroizing::new([0; 32]);
-    getrandom::fill(key.as_mut_slice()).map_err(std::io::Error::other)?;
+    let key = new_key()?;
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(key.as_slice())?;
-    file.sync_all()
+    file.write_all(&key)?;
+    file.sync_all()?;
+    Ok(key)
 }
 
 /// Where the recorder learns into.
 pub(crate) async fn recorder_store(
     config: &Config,
     section: &config::Recorder,
+    run: Run,
 ) -> Result<Arc<dyn RecorderStore>, Fault> {
-    if section.store.is_none() && config.backend.url.expose() == "memory:" {
+    if run == Run::Dry || (section.store.is_none() && config.backend.url.expose() == "memory:") {
         return Ok(Arc::new(MemoryStore::new()));
     }
     let path = config.path(section.store.as_deref().unwrap_or(Path::new(RECORDER)));

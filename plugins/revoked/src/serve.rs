@@ -1,8 +1,9 @@
 //! Runs every door that the configuration opens, until a signal ends it.
 
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     time::timeout,
 };
@@ -10,7 +11,7 @@ use tokio::{
 use crate::{
     admin::{self, Access, AdminListener},
     config::{self, Config, ConfigError, Fault},
-    door::{ForwardAuth, MainListener},
+    door::{ExtAuthz, ForwardAuth, MainListener, Spoe},
     engine::{Engine, EngineError},
     listen::{self, Shared},
     tls::Acceptor,
@@ -63,48 +64,60 @@ impl Daemon {
     pub async fn start(file: PathBuf) -> Result<Self, ServeError> {
         let config = config::load(&file).map_err(ServeError::Config)?;
         let engine = Engine::start(config.clone()).await.map_err(|error| explained(error, &file))?;
-        let shared = Shared::new(config.max_connections);
-        let daemon = Self { engine, file, shared };
-        daemon.open(&config).await?;
+        let daemon = Self { engine, file, shared: Shared::default() };
+        if let Err(error) = daemon.open(&config).await {
+            // An orderly end, though it has hardly begun.
+            daemon.stop().await;
+            return Err(error);
+        }
         Ok(daemon)
     }
 
     async fn open(&self, config: &Config) -> Result<(), ServeError> {
         let fault = |fault: Fault| explained(EngineError::Config(fault), &self.file);
         let Self { engine, shared, .. } = self;
+        let connections = config.max_connections;
+
         let acceptor = config.tls.as_ref().map(|section| Acceptor::new(config, section)).transpose().map_err(fault)?;
         let main = MainListener::new(Arc::clone(engine)).map_err(fault)?;
-        let listener = listen::bind(config.listen, "listen").await?;
-        tracing::info!(address = %listener.local_addr()?, tls = acceptor.is_some(), "main listener");
+        let listener = listening(config.listen, "listen", "main listener").await?;
         let answer = move |request| {
             let main = main.clone();
             async move { main.answer(request).await }
         };
-        tokio::spawn(listen::serve(listener, acceptor, shared.clone(), answer));
+        tokio::spawn(listen::serve(listener, acceptor, shared.with(connections), answer));
 
         if let Some(section) = &config.forward_auth {
             let door = ForwardAuth::new(Arc::clone(engine), &section.identity_headers).map_err(fault)?;
-            let listener = listen::bind(section.listen, "forward_auth.listen").await?;
-            tracing::info!(address = %listener.local_addr()?, "forward-auth");
+            let listener = listening(section.listen, "forward_auth.listen", "forward-auth").await?;
             let answer = move |request| {
                 let door = door.clone();
                 async move { door.answer(request).await }
             };
-            tokio::spawn(listen::serve(listener, None, shared.clone(), answer));
+            tokio::spawn(listen::serve(listener, None, shared.with(connections), answer));
         }
-
+        if let Some(section) = &config.ext_authz {
+            let door = ExtAuthz::new(Arc::clone(engine), section).map_err(fault)?;
+            let listener = listening(section.listen, "ext_authz.listen", "ext_authz").await?;
+            let answer = move |request| {
+                let door = door.clone();
+                async move { door.answer(request).await }
+            };
+            tokio::spawn(listen::serve(listener, None, shared.with(connections), answer));
+        }
+        if let Some(section) = &config.spoe {
+            let listener = listening(section.listen, "spoe.listen", "SPOE").await?;
+            tokio::spawn(Spoe::new(Arc::clone(engine)).serve(listener, shared.with(connections)));
+        }
         if let Some(section) = &config.admin {
-            let listener = listen::bind(section.listen, "admin.listen").await?;
-            let address = listener.local_addr()?;
-            let access = Access::new(config, section, address).map_err(fault)?;
-            tracing::info!(%address, "admin");
+            let listener = listening(section.listen, "admin.listen", "admin").await?;
+            let access = Access::new(config, section, listener.local_addr()?).map_err(fault)?;
             let admin = AdminListener::new(Arc::clone(engine), access, shared.stop.clone());
             let answer = move |request| {
                 let admin = admin.clone();
                 async move { admin.answer(request).await }
             };
-            let shared = Shared { slots: Shared::new(admin::CONNECTIONS).slots, ..shared.clone() };
-            tokio::spawn(listen::serve(listener, None, shared, answer));
+            tokio::spawn(listen::serve(listener, None, shared.with(admin::CONNECTIONS), answer));
         }
         Ok(())
     }
@@ -177,6 +190,13 @@ impl Daemon {
         }
         self.engine.revocations().shutdown().await;
     }
+}
+
+/// A listener, told of in the log: what asked for port 0 is found there.
+async fn listening(address: SocketAddr, key: &str, name: &str) -> io::Result<TcpListener> {
+    let listener = listen::bind(address, key).await?;
+    tracing::info!(address = %listener.local_addr()?, "{name}");
+    Ok(listener)
 }
 
 /// The error with the line of the key that it is about.

@@ -30,7 +30,7 @@ pub struct Config {
     pub profile: Profile,
     /// Where clients reach the main listener; default: `http://` and the address that it listens on.
     pub external_url: Option<String>,
-    /// Connections at once, all listeners together.
+    /// Connections at once, for each listener but the admin's.
     #[serde(default = "max_connections")]
     pub max_connections: usize,
     /// How long requests under way have to end at a shutdown.

@@ -1,6 +1,6 @@
 //! Passes requests on to the server behind, as they came but for what concerns one connection only (RFC 9110 §7.6.1).
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
@@ -20,6 +20,7 @@ use super::main_listener::plain;
 use crate::{
     body::ProxyBody,
     config::{Config, Fault, Upstream},
+    listen::Slot,
     parts,
 };
 
@@ -90,7 +91,11 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return plain(StatusCode::METHOD_NOT_ALLOWED);
         }
-        let Some(uri) = self.uri(request.uri()) else { return plain(StatusCode::BAD_REQUEST) };
+        let (Some(uri), true) = (self.uri(request.uri()), one_host(&mut request)) else {
+            return plain(StatusCode::BAD_REQUEST);
+        };
+        join_cookies(&mut request);
+        let slot = request.extensions_mut().remove::<Arc<Slot>>();
         let upgrade = upgrade_asked(&request);
         let from_client = upgrade.is_some().then(|| on(&mut request));
         forwarded(&mut request);
@@ -110,6 +115,7 @@ impl Proxy {
         let answered = timeout(self.response_timeout, client.request(request)).await;
         let mut response = match answered {
             Ok(Ok(response)) => response,
+            Ok(Err(error)) if is_of_client(&error) => return plain(StatusCode::BAD_REQUEST),
             Ok(Err(error)) => {
                 tracing::warn!(error = %chain(&error), upstream = %self.authority, "the server behind cannot be reached");
                 return plain(StatusCode::BAD_GATEWAY);
@@ -124,13 +130,15 @@ impl Proxy {
                 return plain(StatusCode::BAD_GATEWAY);
             };
             let protocol = response.headers().get(header::UPGRADE).cloned().unwrap_or(asked);
-            join(from_client, on(&mut response));
+            join(from_client, on(&mut response), slot);
             strip(response.headers_mut());
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(header::UPGRADE, protocol);
         } else {
             strip(response.headers_mut());
         }
+        // Each side speaks its own version (RFC 9110 §2.5).
+        *response.version_mut() = Version::default();
         response.map(ProxyBody::from)
     }
 
@@ -189,11 +197,39 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// Leaves one name of the server in `Host`: that of the target where it has one (RFC 9112 §3.2.2, RFC 9113 §8.3.1). False
+/// where it cannot be told.
+fn one_host(request: &mut Request<ProxyBody>) -> bool {
+    if let Some(authority) = request.uri().authority() {
+        let Some(name) = HeaderValue::from_str(authority.as_str()).ok().filter(|name| !name.as_bytes().contains(&b'@'))
+        else {
+            return false;
+        };
+        request.headers_mut().insert(header::HOST, name);
+        return true;
+    }
+    match request.headers().get_all(header::HOST).iter().count() {
+        0 => request.version() != Version::HTTP_11,
+        count => count == 1,
+    }
+}
+
+/// Joins what HTTP/2 may split (RFC 9113 §8.2.3).
+fn join_cookies(request: &mut Request<ProxyBody>) {
+    let mut cookies = request.headers().get_all(header::COOKIE).iter();
+    if request.version() != Version::HTTP_2 || cookies.nth(1).is_none() {
+        return;
+    }
+    let all: Vec<_> = request.headers().get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        request.headers_mut().insert(header::COOKIE, joined);
+    }
+}
+
 /// Says whose request it is and how it came. What the client itself says of that goes in front, or away.
 fn forwarded(request: &mut Request<ProxyBody>) {
     let peer = request.extensions().get::<PeerAddress>().map(|PeerAddress(peer)| peer.ip().to_canonical().to_string());
     let tls = request.extensions().get::<crate::listen::OverTls>().is_some();
-    let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let headers = request.headers_mut();
     if let Some(peer) = peer {
         let before: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
@@ -203,10 +239,6 @@ fn forwarded(request: &mut Request<ProxyBody>) {
         }
     }
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if tls { "https" } else { "http" }));
-    // HTTP/2 has the name in the URI.
-    if let (false, Some(authority)) = (headers.contains_key(header::HOST), authority) {
-        headers.insert(header::HOST, authority);
-    }
     match headers.get(header::HOST).cloned() {
         Some(host) => headers.insert(X_FORWARDED_HOST, host),
         None => headers.remove(X_FORWARDED_HOST),
@@ -221,9 +253,10 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Carries bytes both ways until both ends have nothing more to say.
-fn join(client: OnUpgrade, server: OnUpgrade) {
+/// Carries bytes both ways until both ends have nothing more to say. Till then the connection counts as open.
+fn join(client: OnUpgrade, server: OnUpgrade, slot: Option<Arc<Slot>>) {
     tokio::spawn(async move {
+        let _slot = slot;
         let (Ok(client), Ok(server)) = tokio::join!(client, server) else { return };
         let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
         if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
@@ -234,7 +267,7 @@ fn join(client: OnUpgrade, server: OnUpgrade) {
 
 fn tls(config: &Config, section: &Upstream) -> Result<ClientConfig, Fault> {
     let fault = |error: &dyn std::fmt::Display| Fault::new("upstream.ca_file", error);
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| fault(&error))?;
     let mut roots = RootCertStore::empty();
@@ -254,6 +287,11 @@ fn tls(config: &Config, section: &Upstream) -> Result<ClientConfig, Fault> {
         None => {}
     }
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Whether it is the client's body that broke off or could not be read.
+fn is_of_client(error: &hyper_util::client::legacy::Error) -> bool {
+    error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_user)
 }
 
 /// An error with its causes.
