@@ -163,7 +163,8 @@ async fn serve_connection<T, S, F, B>(
         if let Some(certificate) = &client.certificate {
             request.extensions_mut().insert(certificate.clone());
         }
-        let answer = service(request);
+        // Boxed, so that a connection without a request does not hold the room for one.
+        let answer = Box::pin(service(request));
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
