@@ -26,8 +26,8 @@ needed=(cc:gcc setpriv:util-linux pkill:procps redis-server:redis-server nats-se
 # Where Debian has daemons, which is not on the path of everybody.
 export PATH=$PATH:/usr/sbin
 
-# zlib-ng, in Pingora.
-if $full; then needed+=(cmake:cmake); fi
+# For zlib-ng in Pingora, and load for the benchmarks.
+if $full; then needed+=(cmake:cmake wrk:wrk h2load:nghttp2-client); fi
 
 missing=()
 for pair in "${needed[@]}"; do
@@ -102,6 +102,9 @@ if $full; then
   step 'pingora: documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet "${pingora[@]}" --no-deps
   step 'pingora: tests' run_tests "${pingora[@]}"
   step 'pingora: documentation tests' cargo test --quiet "${pingora[@]}" --doc
+  rivals=(--manifest-path benches/rivals/Cargo.toml)
+  step 'rivals: format' cargo fmt "${rivals[@]}" --check
+  step 'rivals: clippy' cargo clippy --quiet --locked "${rivals[@]}" --target-dir target --all-targets -- -D warnings
   step 'benchmarks' cargo bench --quiet --locked --workspace
 fi
 echo 'all checks passed'
