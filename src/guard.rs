@@ -11,11 +11,11 @@ use std::{
 use http::{Extensions, HeaderMap, Method, Uri, header, request::Parts};
 
 use crate::{
-    denylist::Denylist,
+    denylist::{Denylist, Why},
     policy::{NoToken, Policy, StaleRequests},
     reject::Rejection,
     response::{Challenge, Denial},
-    token::{Asked, Found, Head, Identity, IdentitySource, MissingClaims, Verified},
+    token::{Asked, Found, Head, Identity, IdentitySource, MissingClaims, Question, Verified, check_fresh},
 };
 
 /// Decides whether a request may pass: finds its token, and asks the denylist.
@@ -52,6 +52,13 @@ struct Counts {
     shadowed: AtomicU64,
     missing: MissingClaims,
     served_stale: AtomicU64,
+}
+
+/// Why a request does not pass at once.
+pub(crate) enum Held {
+    Refused(Rejection),
+    /// Only the backend can tell: see [`Guard::ask`].
+    Unclear(Box<Question>),
 }
 
 /// A request that may pass.
@@ -92,6 +99,9 @@ impl<I: IdentitySource> Guard<I> {
 
     /// Judges a request by its head.
     ///
+    /// Where the denylist is in [tiered mode](crate::denylist::Mode::Tiered) it cannot always tell without asking the
+    /// backend: then the request is refused here, and [`Guard::check_parts_or_ask`] is the one to use.
+    ///
     /// # Errors
     ///
     /// Where the request is to be refused. In shadow mode nothing is, and what would be is counted.
@@ -112,16 +122,81 @@ impl<I: IdentitySource> Guard<I> {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<Passed, Rejection> {
+        match self.judge(method, uri, headers, extensions) {
+            Ok(passed) => Ok(passed),
+            Err(Held::Refused(rejection)) => Err(rejection),
+            Err(Held::Unclear(question)) => self.refuse(Rejection::Unknown(Why::NotAsked), question.verified),
+        }
+    }
+
+    /// Judges a request by its head; waits for the backend where only that can tell, which is so in
+    /// [tiered mode](crate::denylist::Mode::Tiered) alone.
+    ///
+    /// # Errors
+    ///
+    /// Where the request is to be refused. In shadow mode nothing is, and what would be is counted.
+    pub async fn check_parts_or_ask(&self, parts: &Parts) -> Result<Passed, Rejection> {
+        self.check_or_ask(&parts.method, &parts.uri, &parts.headers, &parts.extensions).await
+    }
+
+    /// The same, from the pieces.
+    ///
+    /// # Errors
+    ///
+    /// Where the request is to be refused.
+    pub async fn check_or_ask(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Passed, Rejection> {
+        match self.judge(method, uri, headers, extensions) {
+            Ok(passed) => Ok(passed),
+            Err(Held::Refused(rejection)) => Err(rejection),
+            Err(Held::Unclear(question)) => self.ask(*question).await,
+        }
+    }
+
+    /// Asks the backend, and judges the request by what it answers.
+    pub(crate) async fn ask(&self, question: Question) -> Result<Passed, Rejection> {
+        let Question { keys, verified } = question;
+        let rejection = match self.denylist.ask(&keys, self.policy.missing_iat).await {
+            Ok(Some(reason)) => Rejection::Revoked(reason),
+            Err(why) => Rejection::Unknown(why),
+            // It may have become stale meanwhile.
+            Ok(None) => match check_fresh(self.asked().now()) {
+                Ok(()) => return Ok(Passed { verified }),
+                Err(doubt) => doubt,
+            },
+        };
+        self.refuse(rejection, verified)
+    }
+
+    fn asked(&self) -> Asked<'_> {
         let Counts { missing, served_stale, .. } = &self.counts;
-        let asked = Asked { denylist: &self.denylist, policy: &self.policy, missing, served_stale };
-        match self.source.judge(Head { uri, headers, extensions }, asked) {
+        Asked { denylist: &self.denylist, policy: &self.policy, missing, served_stale }
+    }
+
+    /// Judges a request by what is at hand.
+    #[inline]
+    pub(crate) fn judge(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Passed, Held> {
+        let refused = |refused: Result<Passed, Rejection>| refused.map_err(Held::Refused);
+        match self.source.judge(Head { uri, headers, extensions }, self.asked()) {
             Ok(Found::Clear(verified)) => Ok(Passed { verified }),
             Ok(Found::Nothing) if self.policy.no_token == NoToken::Pass || is_preflight(method, headers) => {
                 Ok(Passed::default())
             }
-            Ok(Found::Nothing) => self.refuse(Rejection::NoToken, None),
-            Ok(Found::Refused(rejection, verified)) => self.refuse(rejection, Some(verified)),
-            Err(rejection) => self.refuse(rejection, None),
+            Ok(Found::Nothing) => refused(self.refuse(Rejection::NoToken, None)),
+            Ok(Found::Refused(rejection, verified)) => refused(self.refuse(rejection, Some(verified))),
+            Ok(Found::Unclear(question)) => Err(Held::Unclear(question)),
+            Err(rejection) => refused(self.refuse(rejection, None)),
         }
     }
 

@@ -2,7 +2,9 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-use crate::{Guard, RevocationService, denylist::Denylist, policy::Policy, response::Json, token::IdentitySource};
+use crate::{
+    AskingLayer, Guard, RevocationService, denylist::Denylist, policy::Policy, response::Json, token::IdentitySource,
+};
 
 /// Refuses every request that carries a revoked token.
 ///
@@ -50,6 +52,12 @@ impl<I, D> RevocationLayer<I, D> {
     pub fn insert_identity(mut self, insert: bool) -> Self {
         self.insert_identity = insert;
         self
+    }
+
+    /// Lets requests wait for the backend where only that can tell whether their token is revoked: for a denylist in
+    /// [tiered mode](crate::denylist::Mode::Tiered). Without this they are refused.
+    pub const fn asking(self) -> AskingLayer<I, D> {
+        AskingLayer::new(self)
     }
 
     /// The decision behind the layer, with its counters.

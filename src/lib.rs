@@ -70,6 +70,7 @@
 //! [`token::Verify`] also properly signed, in time and for this audience. Everything else is up to the service behind.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod asking;
 mod future;
 mod guard;
 mod layer;
@@ -97,6 +98,7 @@ pub mod token;
 #[cfg(feature = "sync")]
 pub use self::sync::Revocations;
 pub use self::{
+    asking::{AskingFuture, AskingLayer, AskingService},
     future::ResponseFuture,
     guard::{Guard, Passed},
     layer::RevocationLayer,

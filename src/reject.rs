@@ -88,6 +88,7 @@ impl Rejection {
             Self::Unknown(Why::NotReady) => "not_ready",
             Self::Unknown(Why::Stale) => "stale",
             Self::Unknown(Why::NoAnswer) => "no_answer",
+            Self::Unknown(Why::NotAsked) => "not_asked",
             Self::Credential(error) => error.as_str(),
             Self::Token(error) => error.as_str(),
             Self::MissingJti => "missing_jti",

@@ -4,11 +4,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use tower_service::Service;
 
 use crate::{
-    Guard, ResponseFuture,
+    Guard, Passed, ResponseFuture,
+    reject::Rejection,
     response::{DenyResponse, Json},
     token::IdentitySource,
 };
@@ -31,6 +32,35 @@ impl<S, I, D> RevocationService<S, I, D> {
     /// The service inside.
     pub const fn get_ref(&self) -> &S {
         &self.inner
+    }
+}
+
+impl<S, I, D> RevocationService<S, I, D> {
+    pub(crate) const fn guard(&self) -> &Arc<Guard<I>> {
+        &self.guard
+    }
+
+    #[inline]
+    pub(crate) fn pass<ReqBody>(&mut self, mut request: Request<ReqBody>, passed: &Passed) -> ResponseFuture<S::Future>
+    where
+        S: Service<Request<ReqBody>>,
+        I: IdentitySource,
+    {
+        if let (true, Some(identity)) = (self.insert_identity, passed.identity()) {
+            request.extensions_mut().insert(identity.clone());
+        }
+        ResponseFuture::passed(self.inner.call(request))
+    }
+
+    pub(crate) fn refuse<F, ResBody, E>(&self, rejection: Rejection, headers: &HeaderMap) -> ResponseFuture<F>
+    where
+        F: Future<Output = Result<Response<ResBody>, E>>,
+        I: IdentitySource,
+        D: DenyResponse<ResBody>,
+    {
+        let mut response = self.deny.deny(self.guard.denial(rejection, headers));
+        response.extensions_mut().insert(rejection);
+        ResponseFuture::refused(Ok(response))
     }
 }
 
@@ -62,19 +92,10 @@ where
     }
 
     #[inline]
-    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         match self.guard.check(request.method(), request.uri(), request.headers(), request.extensions()) {
-            Ok(passed) => {
-                if let (true, Some(identity)) = (self.insert_identity, passed.identity()) {
-                    request.extensions_mut().insert(identity.clone());
-                }
-                ResponseFuture::passed(self.inner.call(request))
-            }
-            Err(rejection) => {
-                let mut response = self.deny.deny(self.guard.denial(rejection, request.headers()));
-                response.extensions_mut().insert(rejection);
-                ResponseFuture::refused(Ok(response))
-            }
+            Ok(passed) => self.pass(request, &passed),
+            Err(rejection) => self.refuse(rejection, request.headers()),
         }
     }
 }

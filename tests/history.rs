@@ -30,6 +30,8 @@ use tempfile::TempDir;
 
 const NODES: usize = 3;
 const REFUSE_AFTER: Duration = Duration::from_millis(1500);
+/// How many entries a node in tiered mode keeps in memory.
+const LITTLE: Option<u64> = Some(8);
 /// For how long clients and faults go on.
 const LENGTH: Duration = Duration::from_secs(4);
 /// For how long it may take until all is well again once the faults are over.
@@ -230,14 +232,14 @@ impl Run {
 }
 
 /// One run; what it came to.
-async fn run(kind: &str, seed: u64) -> [usize; 4] {
+async fn run(kind: &str, at_hand: Option<u64>, seed: u64) -> [usize; 4] {
     let mut random = Random::new(seed);
     let store = Store::start(kind).await;
     let nodes: Vec<_> = (0..NODES)
         .map(|node| {
             // Clocks that are minutes apart.
             let offset = random.below(360) as i64 - 180;
-            Process::start_new(&store.url(node), &format!("node-{node}"), offset, REFUSE_AFTER)
+            Process::start_new(&store.url(node), &format!("node-{node}"), offset, REFUSE_AFTER, at_hand)
         })
         .collect();
     let run = Arc::new(Run {
@@ -264,7 +266,7 @@ async fn run(kind: &str, seed: u64) -> [usize; 4] {
     let violations = history.violations(REFUSE_AFTER);
     assert!(
         violations.is_empty(),
-        "{} violations, run it again with HISTORY_SEED={seed} cargo test --test history -- --exact {kind}_keeps_its_promises\n\
+        "{} violations, run it again with HISTORY_SEED={seed} cargo test --test history -- {kind} (at hand: {at_hand:?})\n\
          {}\nafter {happened:#?}",
         violations.len(),
         violations.iter().take(5).cloned().collect::<Vec<_>>().join("\n"),
@@ -289,14 +291,14 @@ fn seeds() -> Vec<u64> {
 }
 
 /// Several at once: they mostly wait.
-async fn keeps_its_promises(kind: &'static str) {
+async fn keeps_its_promises(kind: &'static str, at_hand: Option<u64>) {
     let at_once: usize = std::env::var("HISTORY_AT_ONCE").ok().and_then(|value| value.parse().ok()).unwrap_or(2);
     let seeds = Mutex::new(seeds().into_iter());
     let total = Mutex::new([0; 4]);
     let worker = async || {
         loop {
             let Some(seed) = seeds.lock().unwrap().next() else { return };
-            let counts = run(kind, seed).await;
+            let counts = run(kind, at_hand, seed).await;
             let mut total = total.lock().unwrap();
             total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
         }
@@ -304,7 +306,7 @@ async fn keeps_its_promises(kind: &'static str) {
     futures_util::future::join_all((0..at_once).map(|_| worker())).await;
     let total = *total.lock().unwrap();
     println!(
-        "{kind}: local {}, everywhere {}, checks {}, faults {}, violations 0",
+        "{kind} (at hand: {at_hand:?}): local {}, everywhere {}, checks {}, faults {}, violations 0",
         total[0], total[1], total[2], total[3]
     );
     assert!(total[0] > 0 && total[1] > 0 && total[2] > 100 && total[3] > 0, "nothing much happened: {total:?}");
@@ -317,22 +319,42 @@ fn the_checker_sees_violations() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sqlite_keeps_its_promises() {
-    keeps_its_promises("sqlite").await;
+    keeps_its_promises("sqlite", None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn redis_keeps_its_promises() {
-    keeps_its_promises("redis").await;
+    keeps_its_promises("redis", None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn postgres_keeps_its_promises() {
-    keeps_its_promises("postgres").await;
+    keeps_its_promises("postgres", None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nats_keeps_its_promises() {
-    keeps_its_promises("nats").await;
+    keeps_its_promises("nats", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sqlite_keeps_its_promises_with_little_at_hand() {
+    keeps_its_promises("sqlite", LITTLE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn redis_keeps_its_promises_with_little_at_hand() {
+    keeps_its_promises("redis", LITTLE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn postgres_keeps_its_promises_with_little_at_hand() {
+    keeps_its_promises("postgres", LITTLE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nats_keeps_its_promises_with_little_at_hand() {
+    keeps_its_promises("nats", LITTLE).await;
 }
 
 /// A node: what this binary is when a run starts it.

@@ -69,13 +69,6 @@ impl Entry {
         }
     }
 
-    pub(crate) fn retain_until(&self) -> Option<u64> {
-        match self {
-            Self::One { retain_until, .. } => Some(*retain_until),
-            Self::Several { state, .. } => state.retain_until(),
-        }
-    }
-
     pub(crate) fn remember_until(&self) -> u64 {
         match self {
             Self::One { retain_until, .. } => *retain_until,
@@ -155,9 +148,9 @@ impl Expiry<u128, Entry> for Deadline {
 
 /// Keys are keyed hashes already.
 #[derive(Clone, Copy)]
-struct KeyHash;
+pub(super) struct KeyHash;
 
-struct Folded(u64);
+pub(super) struct Folded(u64);
 
 impl BuildHasher for KeyHash {
     type Hasher = Folded;

@@ -23,6 +23,12 @@ impl Filter {
         Self { words, blocks: blocks as u64, seed }
     }
 
+    /// One that says "maybe" of every key.
+    #[cfg_attr(loom, expect(dead_code, reason = "the model does not need it"))]
+    pub(crate) fn of_everything() -> Self {
+        Self { words: (0..WORDS).map(|_| AtomicU64::new(u64::MAX)).collect(), blocks: 1, seed: 0 }
+    }
+
     /// How many entries it is made for.
     pub(crate) fn capacity(&self) -> usize {
         self.words.len() * 64 / BITS_PER_ENTRY

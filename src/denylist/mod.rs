@@ -1,7 +1,8 @@
 //! This node's replica of all live revocations, and the check against it.
 //!
 //! A compact filter answers "surely not revoked" for nearly every request; behind it a moka cache holds
-//! the exact entries. Nothing live is ever evicted: a full list refuses writes.
+//! the exact entries. Nothing live is ever evicted: a full list refuses writes. In [tiered mode](Mode::Tiered) only the
+//! filter is complete, and the backend is asked for what is not at hand.
 
 mod atomic;
 pub(crate) mod bounds;
@@ -9,14 +10,20 @@ mod entries;
 mod expiry;
 mod filter;
 mod freshness;
+mod mode;
 mod quota;
+mod tiered;
 mod verdict;
 mod visible;
 
 pub(crate) use self::quota::Batch;
+pub(crate) use self::tiered::Answers;
+#[cfg(feature = "sync")]
+pub(crate) use self::tiered::{Answering, LookUp};
 pub use self::{
     bounds::OutOfBounds,
     freshness::Staleness,
+    mode::{Mode, Tiered},
     verdict::{Reason, Verdict, Why},
 };
 
@@ -43,13 +50,16 @@ use crate::{
     token::{Identity, ScopeKeys, VerifiedClaims},
 };
 #[cfg(feature = "sync")]
-use crate::{revocation::Detail, sync::Snapshot};
+use crate::{
+    revocation::{Detail, ScopeState},
+    sync::Snapshot,
+};
 
 /// Settings of a [`Denylist`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DenylistConfig {
-    /// How many revocations may be held, each about 400 bytes. Default: 1,000,000.
+    /// How many revocations may be held, each about 400 bytes, in tiered mode 3. Default: 1,000,000.
     pub budget: usize,
     /// How many entries revoked by clients themselves one user may add within [`Lifetimes::max_lifetime`], or two of it,
     /// before they widen to that user's tokens at that client. Entries that stay longer, such as those of sessions, are
@@ -66,6 +76,8 @@ pub struct DenylistConfig {
     pub clock: Arc<dyn Clock>,
     /// Turns scopes into keys; all nodes of a fleet share its secret.
     pub hasher: ScopeHasher,
+    /// How much of the list is kept in memory. Default: all of it.
+    pub mode: Mode,
 }
 
 impl DenylistConfig {
@@ -79,6 +91,7 @@ impl DenylistConfig {
             staleness,
             clock: Arc::new(SystemClock),
             hasher: ScopeHasher::random(),
+            mode: Mode::Exact,
         }
     }
 }
@@ -108,7 +121,9 @@ impl DenylistConfig {
 /// assert_eq!(denylist.check(&token), Verdict::Deny(Reason::Revoked(ScopeKind::Subject)));
 /// ```
 pub struct Denylist {
+    /// In tiered mode its filter says "maybe" of every key, and it holds no entries.
     visible: Visible<Entries>,
+    tiered: Option<Box<tiered::Tiered>>,
     writer: Mutex<Writer>,
     freshness: freshness::Freshness,
     clock: Arc<dyn Clock>,
@@ -142,6 +157,15 @@ impl Writer {
     const fn quota_of(&mut self, long: bool) -> &mut Quota {
         if long { &mut self.long_quota } else { &mut self.quota }
     }
+}
+
+/// What a check found that does not let a token pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It is revoked.
+    Revoked(Reason),
+    /// It may be: only the backend can tell.
+    Unclear,
 }
 
 /// What would become of a record if it were published.
@@ -182,13 +206,21 @@ const STRIDE: usize = 4096;
 impl Denylist {
     /// An empty list. It is not ready: checks answer [`Verdict::Unknown`] until [`Denylist::in_step_at`].
     pub fn new(config: DenylistConfig) -> Self {
-        let DenylistConfig { budget, subject_quota, client_quota, lifetimes, staleness, clock, hasher } = config;
+        let DenylistConfig { budget, subject_quota, client_quota, lifetimes, staleness, clock, hasher, mode } = config;
         let now = clock.now();
         let keep = lifetimes.retain_scope(0);
         // moka's deadlines are its own clock's; ours come first by a day and a token's whole life.
         let slack = Duration::from_secs(keep.saturating_add(24 * 60 * 60));
-        let filter = Arc::new(Filter::for_entries(MIN_FILTER, crate::random::u64()));
+        let tiered = match mode {
+            Mode::Exact => None,
+            Mode::Tiered(config) => Some(Box::new(tiered::Tiered::new(config, &lifetimes, budget))),
+        };
+        let filter = Arc::new(match tiered {
+            None => Filter::for_entries(MIN_FILTER, crate::random::u64()),
+            Some(_) => Filter::of_everything(),
+        });
         Self {
+            tiered,
             visible: Visible::new(Entries::new(Arc::clone(&clock), slack), filter),
             writer: Mutex::new(Writer {
                 expiry: Expiry::default(),
@@ -216,8 +248,27 @@ impl Denylist {
     ///
     /// A token without `iat` is refused where a cutoff exists for one of its scopes; one that lives longer than
     /// [`Lifetimes::max_lifetime`] is refused, since revocations are not kept that long. An opaque token has no times.
+    ///
+    /// In [tiered mode](Mode::Tiered) it cannot always tell: see [`Denylist::check_or_ask`].
     pub fn check(&self, identity: &Identity) -> Verdict {
-        let now = self.now();
+        self.check_at(identity, self.now())
+    }
+
+    /// The same; in [tiered mode](Mode::Tiered) the backend is asked where only that can tell.
+    pub async fn check_or_ask(&self, identity: &Identity) -> Verdict {
+        let verdict = self.check_at(identity, self.now());
+        if verdict != Verdict::Unknown(Why::NotAsked) {
+            return verdict;
+        }
+        match self.ask(&identity.claims().keys(&self.hasher), MissingIat::DenyIfCutoff).await {
+            Ok(Some(reason)) => Verdict::Deny(reason),
+            Err(why) => Verdict::Unknown(why),
+            // It may have become stale meanwhile.
+            Ok(None) => self.freshness.refuses(self.now()).map_or(Verdict::Allow, Verdict::Unknown),
+        }
+    }
+
+    fn check_at(&self, identity: &Identity, now: Moment) -> Verdict {
         let claims = identity.claims();
         let timeless = claims.opaque.is_some() && claims.exp.is_none();
         if let (false, Err(out)) = (timeless, bounds::check(claims.iat, claims.exp, &self.lifetimes, now)) {
@@ -232,10 +283,12 @@ impl Denylist {
 
     #[inline]
     pub(crate) fn check_keys(&self, keys: &ScopeKeys, missing_iat: MissingIat, now: Moment) -> Verdict {
-        if let Some(reason) = self.revoked(keys, missing_iat) {
-            return Verdict::Deny(reason);
+        match self.revoked(keys, missing_iat) {
+            Some(Found::Revoked(reason)) => Verdict::Deny(reason),
+            // A node that refuses anyway asks nobody.
+            Some(Found::Unclear) => Verdict::Unknown(self.freshness.refuses(now).unwrap_or(Why::NotAsked)),
+            None => self.freshness.refuses(now).map_or(Verdict::Allow, Verdict::Unknown),
         }
-        self.freshness.refuses(now).map_or(Verdict::Allow, Verdict::Unknown)
     }
 
     /// What stands in the way of trusting "not revoked", if anything, whatever the policy is.
@@ -251,26 +304,29 @@ impl Denylist {
 
     /// The revocation that covers a token. Whatever the clock says, what is held denies.
     #[inline]
-    pub(crate) fn revoked(&self, keys: &ScopeKeys, missing_iat: MissingIat) -> Option<Reason> {
+    pub(crate) fn revoked(&self, keys: &ScopeKeys, missing_iat: MissingIat) -> Option<Found> {
         let held = self.visible.kinds();
         if keys.kinds() & held == 0 {
             return None;
         }
         // All probes at once: each may wait for memory, and together they wait once.
-        let mut hits = self.visible.may_hold(keys.among(held));
-        while hits != 0 {
-            let place = hits.trailing_zeros();
-            hits &= hits - 1;
-            if let Some(reason) = self.exactly(keys, keys.at(place), missing_iat) {
-                return Some(reason);
-            }
-        }
-        None
+        let hits = self.visible.may_hold(keys.among(held));
+        if hits == 0 { None } else { self.exactly(keys, hits, missing_iat) }
     }
 
+    /// After a "maybe" for the keys at these places.
     #[cold]
-    fn exactly(&self, keys: &ScopeKeys, key: u128, missing_iat: MissingIat) -> Option<Reason> {
-        let cutoff = self.visible.look_up(key)?.cutoff()?;
+    fn exactly(&self, keys: &ScopeKeys, hits: u32, missing_iat: MissingIat) -> Option<Found> {
+        if let Some(tiered) = &self.tiered {
+            return self.tiered_verdict(tiered, keys, missing_iat, &Answers::new());
+        }
+        let find = |key| Self::covers_token(&self.visible.look_up(key)?, keys, key, missing_iat);
+        places(hits).find_map(|place| find(keys.at(place))).map(Found::Revoked)
+    }
+
+    /// Whether what is held for `key` covers the token.
+    fn covers_token(entry: &Entry, keys: &ScopeKeys, key: u128, missing_iat: MissingIat) -> Option<Reason> {
+        let cutoff = entry.cutoff()?;
         let kind = ScopeKey::from_u128(key).kind();
         match keys.issued(kind) {
             _ if cutoff == Cutoff::FOREVER => Some(Reason::Revoked(kind)),
@@ -307,6 +363,9 @@ impl Denylist {
     fn apply_one(&self, writer: &mut Writer, change: &Change) {
         let key = change.key();
         let number = key.as_u128();
+        if let Some(tiered) = &self.tiered {
+            return self.apply_tiered(tiered, writer, change);
+        }
         let before = self.visible.find(number);
         let Some(after) = Entry::merged(before.as_ref(), change) else { return };
         let kind = key.kind();
@@ -342,7 +401,7 @@ impl Denylist {
     /// Whether what is held says all that `record` says.
     #[cfg(feature = "sync")]
     pub(crate) fn covers(&self, record: &Record) -> bool {
-        self.visible.find(record.key().as_u128()).is_some_and(|entry| entry.state().covers(record))
+        self.find(record.key()).is_some_and(|entry| entry.state().covers(record))
     }
 
     /// What would become of `record` if it were published now, together with `batch`. `quota` says whether its owners'
@@ -360,7 +419,7 @@ impl Denylist {
             }
             // Who answers for others has every decision stored, so that a lift takes back the ones that it names and
             // no others; up to a number, so that repeating one does not fill the list.
-            let entry = self.visible.find(record.key().as_u128());
+            let entry = self.find(record.key());
             if entry
                 .is_some_and(|entry| (self_service || entry.records() >= MOST_ALIKE) && entry.state().covers(record))
             {
@@ -397,15 +456,10 @@ impl Denylist {
         (self.records() + reserved <= self.room(self_service)).then_some(reservation)
     }
 
-    /// The revocations of a scope that this node holds, by id: what a lift names.
+    /// The revocations of a scope that this node holds, by id: what a lift names. In [tiered mode](Mode::Tiered) only
+    /// where they are at hand.
     pub fn revocations(&self, key: ScopeKey) -> Vec<RevocationId> {
-        self.visible.find(key.as_u128()).map(|entry| entry.state().ids().collect()).unwrap_or_default()
-    }
-
-    /// Until when the live revocations of a scope are kept (Unix seconds).
-    #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle lifts"))]
-    pub(crate) fn retained(&self, key: ScopeKey) -> Option<u64> {
-        self.visible.find(key.as_u128())?.retain_until()
+        self.find(key).map(|entry| entry.state().ids().collect()).unwrap_or_default()
     }
 
     /// Everything that the backend held at `moment` has been applied: the node is in step as of then.
@@ -492,7 +546,11 @@ impl Denylist {
     /// Whether applying this would change nothing, or it no longer counts.
     #[cfg(feature = "sync")]
     pub(crate) fn holds(&self, change: &Change) -> bool {
-        change.retain_until() < self.now().unix()
+        let now = self.now().unix();
+        if let Some(tiered) = &self.tiered {
+            return change.retain_until() < now || tiered.holds(change, now);
+        }
+        change.retain_until() < now
             || Entry::merged(self.visible.find(change.key().as_u128()).as_ref(), change).is_none()
     }
 
@@ -504,7 +562,10 @@ impl Denylist {
         let detail = Detail { reason: Some("written_back".to_owned()), revoked_at: now, ..Detail::default() };
         let _writer = self.lock();
         let changes = |(key, entry): (u128, Entry)| entry.state().changes(ScopeKey::from_u128(key), now, &detail);
-        self.visible.map().iter().flat_map(changes).filter(|change| !snapshot.holds(change)).collect()
+        match &self.tiered {
+            None => self.visible.map().iter().flat_map(changes).filter(|change| !snapshot.holds(change)).collect(),
+            Some(tiered) => tiered.iter().flat_map(changes).filter(|change| !snapshot.holds(change)).collect(),
+        }
     }
 
     /// Hands over everything that is held, as changes without their readable part, in any order and some perhaps twice.
@@ -553,7 +614,7 @@ impl Denylist {
 
     /// Whether [`Denylist::maintain`] should run before its next turn, since the filter is past its size.
     pub fn wants_maintenance(&self) -> bool {
-        self.lock().in_filter > self.visible.filter_capacity()
+        self.tiered.is_none() && self.lock().in_filter > self.visible.filter_capacity()
     }
 
     /// Whether the wall clock has kept step with the monotonic one up to `now`. While it has not, nothing is forgotten.
@@ -570,7 +631,7 @@ impl Denylist {
     /// Whether a scope holds so many records that the next cutoff had better reach a little ahead.
     #[cfg(feature = "sync")]
     pub(crate) fn is_crowded(&self, key: ScopeKey) -> bool {
-        self.visible.find(key.as_u128()).is_some_and(|entry| entry.records() >= MOST_ALIKE)
+        self.find(key).is_some_and(|entry| entry.records() >= MOST_ALIKE)
     }
 
     /// Lets expired entries go and renews the filter. Takes up to seconds where millions of entries are held;
@@ -583,6 +644,9 @@ impl Denylist {
             writer.long_quota.turn(now.unix());
             writer.steadiness.check(now, &self.lifetimes)
         };
+        if let Some(tiered) = &self.tiered {
+            return self.maintain_tiered(tiered, steady, now);
+        }
         // A copy is not sent again: what a clock that was wrong at the start had let go would be missed for good.
         if steady && !self.freshness.is_from_copy() {
             while self.expire(now) {}
@@ -654,6 +718,19 @@ impl Denylist {
         self.visible.replace_filter(filter);
     }
 
+    /// All that is known of a scope, where that is at hand.
+    #[cfg(feature = "sync")]
+    pub(crate) fn state(&self, key: ScopeKey) -> Option<ScopeState> {
+        self.find(key).map(|entry| entry.state())
+    }
+
+    fn find(&self, key: ScopeKey) -> Option<Entry> {
+        match &self.tiered {
+            None => self.visible.find(key.as_u128()),
+            Some(tiered) => tiered.find(key.as_u128()),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Writer> {
         // Every step leaves the list fit to check against, so a panic elsewhere does not stop revocation.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
@@ -692,6 +769,15 @@ impl Steadiness {
         }
         now.monotonic >= self.hold_until
     }
+}
+
+/// The places that have a bit.
+fn places(mut hits: u32) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let place = hits.trailing_zeros();
+        hits &= hits.checked_sub(1)?;
+        Some(place)
+    })
 }
 
 #[cfg(test)]

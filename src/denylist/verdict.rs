@@ -62,6 +62,9 @@ pub enum Why {
     Stale,
     /// A store that had to be asked for this request did not answer in time.
     NoAnswer,
+    /// Only the backend can tell, and it was not asked: by a door that cannot wait, for a token that nobody has verified,
+    /// or since this user has asked too often.
+    NotAsked,
 }
 
 impl fmt::Display for Why {
@@ -70,6 +73,7 @@ impl fmt::Display for Why {
             Self::NotReady => "the denylist is not loaded yet",
             Self::Stale => "the denylist is stale",
             Self::NoAnswer => "a store that had to be asked did not answer",
+            Self::NotAsked => "a store would have to be asked, and was not",
         })
     }
 }

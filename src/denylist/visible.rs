@@ -47,6 +47,12 @@ impl<M: Map> Visible<M> {
         self.map.put(key, entry);
     }
 
+    /// Writer: something of these kinds is about to be held elsewhere.
+    #[cfg_attr(loom, expect(dead_code, reason = "the model does not need it"))]
+    pub(crate) fn raise_kinds(&self, kind_bits: u32) {
+        self.kinds.fetch_or(kind_bits, Ordering::Release);
+    }
+
     /// Writer: what is held for a key.
     pub(crate) fn find(&self, key: u128) -> Option<M::Entry> {
         self.map.find(key)

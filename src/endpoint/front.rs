@@ -19,7 +19,7 @@ use super::{
     route::{Match, Route, Routes},
 };
 use crate::{
-    RevocationLayer, RevocationService,
+    AskingService, RevocationLayer,
     recorder::Recorder,
     response::{DenyResponse, Json},
     token::IdentitySource,
@@ -136,7 +136,7 @@ impl<S, I, D: Clone> Layer<S> for FrontLayer<I, D> {
     type Service = FrontService<S, I, D>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        FrontService { checked: self.layer.layer(inner), front: Arc::clone(&self.front) }
+        FrontService { checked: self.layer.clone().asking().layer(inner), front: Arc::clone(&self.front) }
     }
 }
 
@@ -171,7 +171,7 @@ impl Front {
 
 /// The service that [`FrontLayer`] makes.
 pub struct FrontService<S, I, D = Json> {
-    checked: RevocationService<S, I, D>,
+    checked: AskingService<S, I, D>,
     front: Arc<Front>,
 }
 
@@ -212,7 +212,10 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         self.front.endpoints.remove_hearsay(&mut request);
         let Some(way) = self.front.way(request.uri().path()) else {
-            return FrontFuture::checked(self.checked.call(request));
+            return match self.checked.begin(request) {
+                Ok(checked) => FrontFuture::checked(checked),
+                Err(later) => FrontFuture::boxed(later.then(|checked| checked).boxed()),
+            };
         };
         // The ready service goes along, a fresh clone stays.
         let clone = self.checked.clone();

@@ -11,7 +11,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::Answer;
-use crate::ResponseFuture;
+use crate::{ResponseFuture, asking::Later};
 
 pin_project! {
     /// The answer of an [`EndpointService`](super::EndpointService): the checked service's, or an endpoint's.
@@ -28,12 +28,17 @@ pin_project! {
         Checked { #[pin] future: ResponseFuture<F> },
         // Boxed, so that the requests that pass do not carry its size.
         Answered { future: BoxFuture<'static, Answer> },
+        Asking { later: Later<F> },
     }
 }
 
 impl<F: Future> EndpointFuture<F> {
     pub(super) const fn checked(future: ResponseFuture<F>) -> Self {
         Self { kind: Kind::Checked { future } }
+    }
+
+    pub(super) const fn asking(later: Later<F>) -> Self {
+        Self { kind: Kind::Asking { later } }
     }
 
     pub(super) const fn answered(future: BoxFuture<'static, Answer>) -> Self {
@@ -49,9 +54,18 @@ where
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().kind.project() {
-            KindProj::Checked { future } => future.poll(cx),
-            KindProj::Answered { future } => Poll::Ready(Ok(ready!(future.as_mut().poll(cx)).into_response())),
+        let mut kind = self.project().kind;
+        loop {
+            match kind.as_mut().project() {
+                KindProj::Checked { future } => return future.poll(cx),
+                KindProj::Answered { future } => {
+                    return Poll::Ready(Ok(ready!(future.as_mut().poll(cx)).into_response()));
+                }
+                KindProj::Asking { later } => {
+                    let future = ready!(later.as_mut().poll(cx));
+                    kind.set(Kind::Checked { future });
+                }
+            }
         }
     }
 }
@@ -61,6 +75,7 @@ impl<F: Future> fmt::Debug for EndpointFuture<F> {
         f.write_str(match self.kind {
             Kind::Checked { .. } => "EndpointFuture(checked)",
             Kind::Answered { .. } => "EndpointFuture(answered)",
+            Kind::Asking { .. } => "EndpointFuture(asking)",
         })
     }
 }

@@ -44,7 +44,7 @@ impl<S, I, D: Clone> Layer<S> for EndpointLayer<I, D> {
     type Service = EndpointService<S, I, D>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        EndpointService::new(self.layer.layer(inner), Arc::clone(&self.endpoints))
+        EndpointService::new(self.layer.clone().asking().layer(inner), Arc::clone(&self.endpoints))
     }
 }
 

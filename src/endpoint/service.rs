@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::{EndpointFuture, Endpoints};
 use crate::{
-    RevocationService,
+    AskingService,
     response::{DenyResponse, Json},
     token::IdentitySource,
 };
@@ -21,12 +21,12 @@ use crate::{
 ///
 /// Requests that pass cost no allocation and no box, and the response's body type stays as it is.
 pub struct EndpointService<S, I, D = Json> {
-    checked: RevocationService<S, I, D>,
+    checked: AskingService<S, I, D>,
     endpoints: Arc<Endpoints>,
 }
 
 impl<S, I, D> EndpointService<S, I, D> {
-    pub(super) const fn new(checked: RevocationService<S, I, D>, endpoints: Arc<Endpoints>) -> Self {
+    pub(super) const fn new(checked: AskingService<S, I, D>, endpoints: Arc<Endpoints>) -> Self {
         Self { checked, endpoints }
     }
 
@@ -44,9 +44,10 @@ impl<S: Clone, I, D: Clone> Clone for EndpointService<S, I, D> {
 
 impl<S, I, D, ReqBody, ResBody> Service<Request<ReqBody>> for EndpointService<S, I, D>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
     I: IdentitySource,
-    D: DenyResponse<ResBody>,
+    D: DenyResponse<ResBody> + Clone + Send + 'static,
     ReqBody: Body + Send + 'static,
     ReqBody::Data: Send,
     ReqBody::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -64,7 +65,10 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         self.endpoints.remove_hearsay(&mut request);
         match self.endpoints.find(request.uri().path()) {
-            None => EndpointFuture::checked(self.checked.call(request)),
+            None => match self.checked.begin(request) {
+                Ok(checked) => EndpointFuture::checked(checked),
+                Err(later) => EndpointFuture::asking(later),
+            },
             Some(target) => EndpointFuture::answered(Box::pin(Arc::clone(&self.endpoints).answer(target, request))),
         }
     }

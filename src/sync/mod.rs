@@ -7,6 +7,7 @@ mod everywhere;
 mod fleet;
 mod intended;
 mod jitter;
+mod look_up;
 mod publisher;
 mod repair;
 mod replica;
@@ -34,6 +35,7 @@ use self::{
     announce::Announcements,
     copy::{End, Keeper, LocalCopy, Source},
     jitter::Jitter,
+    look_up::LookUps,
     publisher::Publisher,
     repair::Repairs,
     standing::Standing,
@@ -46,7 +48,7 @@ pub use self::{
 };
 use crate::{
     backend::{Backend, BackendError, BackendErrorKind, Durability, FleetSettings, Position},
-    denylist::{Admission, Batch, Denylist, DenylistConfig, Staleness, Verdict},
+    denylist::{Admission, Batch, Denylist, DenylistConfig, Mode, Staleness, Verdict},
     revocation::{Change, Cutoff, Detail, Lift, Record, Revocation, RevocationId, Scope, ScopeState},
     token::{Identity, VerifiedClaims},
 };
@@ -253,6 +255,11 @@ pub enum StartError {
         /// What is wrong with the backend.
         away: BackendError,
     },
+    /// A copy is to be kept of a denylist that is not all in memory: it would not be whole.
+    NoCopy {
+        /// Its file.
+        path: PathBuf,
+    },
     /// The first snapshot did not arrive in time.
     NotLoaded {
         /// How long was waited.
@@ -274,6 +281,10 @@ impl fmt::Display for StartError {
                 let path = path.display();
                 write!(f, "the backend is away ({away}), and this node's copy {path} cannot be started from: {fault}")
             }
+            Self::NoCopy { path } => {
+                let path = path.display();
+                write!(f, "no copy {path} can be kept in tiered mode: leave keep_copy out, or hold all of the denylist")
+            }
             Self::NotLoaded { waited, last_error } => {
                 write!(f, "the denylist was not loaded within {waited:?}")?;
                 last_error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
@@ -287,7 +298,7 @@ impl Error for StartError {
         match self {
             Self::Backend(error) => Some(error),
             Self::Copy { fault, .. } => Some(fault),
-            Self::Fleet { .. } | Self::NotLoaded { .. } => None,
+            Self::Fleet { .. } | Self::NoCopy { .. } | Self::NotLoaded { .. } => None,
         }
     }
 }
@@ -364,11 +375,15 @@ impl Revocations {
     pub async fn start_unloaded(backend: impl Backend, config: SyncConfig) -> Result<Self, StartError> {
         let SyncConfig { denylist, node, digest_key, publish_timeout, compare_every, keep_copy, copy_every, .. } =
             config;
+        if let (Some(path), Mode::Tiered(_)) = (&keep_copy, denylist.mode) {
+            return Err(StartError::NoCopy { path: path.clone() });
+        }
         let ours = FleetSettings::new(denylist.budget, &denylist.lifetimes, digest_key);
         let backend: Arc<dyn Backend> = Arc::new(backend);
         let keeper = keep_copy.map(|path| Arc::new(Keeper::of(path)));
         let Begun { backend, denylist, settings, applied, agreed } =
             begin(backend, denylist, ours, publish_timeout, keeper.as_ref()).await?;
+        LookUps::serve(&denylist, &backend);
         let mut tasks = JoinSet::new();
         let standing = Arc::new(Standing::new(Arc::clone(&denylist)));
         let repairs = Arc::<Repairs>::default();
@@ -619,10 +634,10 @@ impl Revocations {
     ///
     /// Where the backend does not acknowledge.
     pub async fn lift(&self, scope: &Scope, ids: &[RevocationId], by: &str) -> Result<(), RevokeError> {
-        let changes = self.lifts(scope, ids, by);
-        if changes.is_empty() {
+        if ids.is_empty() {
             return Ok(());
         }
+        let changes = self.lifts(scope, ids, by, &self.state_of(scope).await?);
         self.inner.publisher.publish(changes).await.map(|_| ())
     }
 
@@ -635,24 +650,25 @@ impl Revocations {
     pub async fn enable(&self, scope: &Scope, by: &str) -> Result<(), RevokeError> {
         let denylist = &self.inner.denylist;
         let now = denylist.exact_now().unix();
-        let ids = denylist.revocations(denylist.hasher().key(scope));
+        let held = self.state_of(scope).await?;
+        let ids: Vec<_> = held.ids().collect();
         let cutoff = Revocation::new(scope.clone()).cutoff(crate::revocation::Cutoff::at(now)).revoked_by(by);
         let cutoff = cutoff.into_record(denylist.hasher(), denylist.lifetimes(), now);
         // One write, the cutoff first: at no moment is an old token good again.
         let mut changes = vec![Change::Revoke(cutoff)];
-        changes.extend(self.lifts(scope, &ids, by));
+        changes.extend(self.lifts(scope, &ids, by, &held));
         self.inner.publisher.publish(changes).await.map(|_| ())
     }
 
-    fn lifts(&self, scope: &Scope, ids: &[RevocationId], by: &str) -> Vec<Change> {
+    fn lifts(&self, scope: &Scope, ids: &[RevocationId], by: &str, held: &ScopeState) -> Vec<Change> {
         const MOST: usize = 1000;
         let denylist = &self.inner.denylist;
         let key = denylist.hasher().key(scope);
         let now = denylist.exact_now().unix();
         // The tombstone outlasts what it lifts. What has not arrived here yet may be a ban, which is kept for ever.
-        let held = denylist.revocations(key);
-        let until = match denylist.retained(key) {
-            Some(retained) if ids.iter().all(|id| held.contains(id)) => {
+        let known: Vec<_> = held.ids().collect();
+        let until = match held.retain_until() {
+            Some(retained) if ids.iter().all(|id| known.contains(id)) => {
                 retained.max(denylist.lifetimes().retain_scope(now))
             }
             _ => u64::MAX,
@@ -662,10 +678,40 @@ impl Revocations {
         ids.chunks(MOST).map(|ids| Change::Lift(Lift::new(key, ids.to_vec(), until, &detail))).collect()
     }
 
-    /// The ids of the live revocations of a scope that this node holds: what a lift names.
+    /// All that this node knows of a scope; where that is not at hand, with what the backend knows.
+    async fn state_of(&self, scope: &Scope) -> Result<ScopeState, RevokeError> {
+        let denylist = &self.inner.denylist;
+        let key = denylist.hasher().key(scope);
+        let (Some((_, Some(asking))), None) = (denylist.asks(), denylist.state(key)) else {
+            return Ok(denylist.state(key).unwrap_or_default());
+        };
+        let answers = asking.look_up(vec![key], None).await.map_err(|why| {
+            let what = format!("looking up what is revoked: {why}; try again");
+            RevokeError::Backend(BackendError::new(BackendErrorKind::Unavailable, what))
+        })?;
+        Ok(answers.get(&key.as_u128()).map(|entry| entry.state()).unwrap_or_default())
+    }
+
+    /// The ids of the live revocations of a scope: what a lift names. In [tiered mode](Mode::Tiered) the backend is asked
+    /// where they are not at hand.
+    ///
+    /// # Errors
+    ///
+    /// Where the backend was asked, and did not answer in time.
+    pub async fn find_revocations_of(&self, scope: &Scope) -> Result<Vec<RevocationId>, RevokeError> {
+        Ok(self.state_of(scope).await?.ids().collect())
+    }
+
+    /// The ids of the live revocations of a scope that this node holds: what a lift names. In
+    /// [tiered mode](Mode::Tiered) it holds few: use [`Revocations::find_revocations_of`].
     pub fn revocations_of(&self, scope: &Scope) -> Vec<RevocationId> {
         let denylist = &self.inner.denylist;
         denylist.revocations(denylist.hasher().key(scope))
+    }
+
+    /// Whether a token may pass; in [tiered mode](Mode::Tiered) the backend is asked where only that can tell.
+    pub async fn check_or_ask(&self, identity: &Identity) -> Verdict {
+        self.inner.denylist.check_or_ask(identity).await
     }
 
     /// Whether a token may pass, as far as this node knows.

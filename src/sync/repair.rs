@@ -39,7 +39,12 @@ pub(super) struct Repairs {
 pub(crate) struct Snapshot(HashSet<(u128, u64, bool)>);
 
 impl Snapshot {
-    pub(super) fn note(&mut self, changes: &[Change]) {
+    /// Notes what this node could give back otherwise: in tiered mode that is little, and the whole may not fit.
+    pub(super) fn note_for(&mut self, denylist: &Denylist, changes: &[Change]) {
+        self.note(changes.iter().filter(|change| denylist.is_at_hand(change.key())));
+    }
+
+    pub(super) fn note<'a>(&mut self, changes: impl IntoIterator<Item = &'a Change>) {
         for change in changes {
             let key = change.key().as_u128();
             match change {
@@ -115,7 +120,7 @@ async fn compare(
         match event.ok_or_else(|| late("the feed ended"))?? {
             Event::Snapshot => {}
             Event::Changes(changes) => {
-                snapshot.note(&changes);
+                snapshot.note_for(denylist, &changes);
                 missing.extend(changes.into_iter().filter(|change| !denylist.holds(change)));
             }
             Event::Unreadable { .. } => return Err(late("a record cannot be read")),

@@ -117,7 +117,7 @@ async fn follow_once(
             Event::Snapshot => snapshot = from.is_some().then(Snapshot::default),
             Event::Changes(changes) => {
                 if let Some(snapshot) = &mut snapshot {
-                    snapshot.note(&changes);
+                    snapshot.note_for(denylist, &changes);
                 }
                 if let Err(error) = applier.apply(changes).await {
                     return error;

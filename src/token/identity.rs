@@ -194,6 +194,13 @@ impl ScopeKeys {
         self.keys[place as usize]
     }
 
+    /// Whom the token is for: its user, or its client where it names none.
+    pub(crate) fn source(&self) -> Option<ScopeKey> {
+        let keys = || self.keys[..self.count as usize].iter().map(|key| ScopeKey::from_u128(*key));
+        let of = |kind| keys().find(|key| key.kind() == kind);
+        of(ScopeKind::Subject).or_else(|| of(ScopeKind::Client)).or_else(|| keys().next())
+    }
+
     /// The time to hold against a cutoff of this kind: `iat`, or the earlier `auth_time` where a refresh must not help.
     #[inline]
     pub(crate) const fn issued(&self, kind: ScopeKind) -> Option<u64> {

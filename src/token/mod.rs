@@ -30,7 +30,7 @@ pub use self::{
 
 pub(crate) use self::{
     cache::Verified,
-    source::{Asked, Found, Head, MissingClaims},
+    source::{Asked, Found, Head, MissingClaims, Question, check_fresh},
 };
 #[cfg(feature = "endpoint")]
 pub(crate) use self::{

@@ -15,7 +15,7 @@ use super::{
     strict::CompactJws,
 };
 use crate::{
-    denylist::{Denylist, OutOfBounds, Why, bounds},
+    denylist::{Denylist, Found as Held, OutOfBounds, Why, bounds},
     policy::{MissingClaim, MissingIat, Policy, StaleRequests},
     reject::Rejection,
     time::Moment,
@@ -41,7 +41,7 @@ pub(crate) struct Asked<'a> {
 impl<'a> Asked<'a> {
     /// Reads the clock, once there is a token to judge.
     #[inline]
-    pub(super) fn now(self) -> Context<'a> {
+    pub(crate) fn now(self) -> Context<'a> {
         let Self { denylist, policy, missing, served_stale } = self;
         Context { denylist, policy, missing, served_stale, now: denylist.now() }
     }
@@ -65,6 +65,14 @@ pub(crate) enum Found {
     Clear(Option<Arc<Verified>>),
     /// A token that was verified and must not pass.
     Refused(Rejection, Arc<Verified>),
+    /// A token that was verified, and of which only the backend can tell whether it is revoked.
+    Unclear(Box<Question>),
+}
+
+/// What the backend has to be asked about.
+pub(crate) struct Question {
+    pub(crate) keys: ScopeKeys,
+    pub(crate) verified: Option<Arc<Verified>>,
 }
 
 /// How many tokens left out a claim that revocation could go by.
@@ -125,21 +133,32 @@ pub(super) fn check_claims(claims: &Claims<'_>, context: Context<'_>) -> Result<
     check(claims.iat.is_some(), &missing.iat, policy.missing_iat == MissingIat::Deny, Rejection::MissingIat)
 }
 
-/// The verdict of the denylist as a result.
+/// The verdict of the denylist as a result. What is unclear is refused: nobody asks for a token that is not verified.
 #[inline]
 pub(super) fn check_revoked(keys: &ScopeKeys, context: Context<'_>) -> Result<(), Rejection> {
-    if let Some(reason) = context.denylist.revoked(keys, context.policy.missing_iat) {
-        return Err(Rejection::Revoked(reason));
+    match context.denylist.revoked(keys, context.policy.missing_iat) {
+        None => check_fresh(context),
+        Some(Held::Revoked(reason)) => Err(Rejection::Revoked(reason)),
+        Some(Held::Unclear) => check_fresh(context).and(Err(Rejection::Unknown(Why::NotAsked))),
     }
-    check_fresh(context)
 }
 
 /// Whether "not revoked" can be trusted, or the policy is to do without.
 #[inline]
-pub(super) fn check_fresh(context: Context<'_>) -> Result<(), Rejection> {
+pub(crate) fn check_fresh(context: Context<'_>) -> Result<(), Rejection> {
     match context.denylist.freshness(context.now) {
         None => Ok(()),
         Some(doubt) => serve_stale(doubt, context),
+    }
+}
+
+#[cold]
+fn not_clear(held: Held, verified: Arc<Verified>, context: Context<'_>) -> Found {
+    match (held, check_fresh(context)) {
+        (Held::Revoked(reason), _) => Found::Refused(Rejection::Revoked(reason), verified),
+        // A node that refuses anyway asks nobody.
+        (Held::Unclear, Err(doubt)) => Found::Refused(doubt, verified),
+        (Held::Unclear, Ok(())) => Found::Unclear(Box::new(Question { keys: verified.keys, verified: Some(verified) })),
     }
 }
 
@@ -206,11 +225,17 @@ impl<T: VerifiedClaims> sealed::Source for FromExtension<T> {
             check_times(verified.iat, verified.exp, context)?;
         }
         check_claims(&verified, context)?;
-        match claims.keys(denylist.hasher()) {
-            Some(keys) => check_revoked(keys, context)?,
-            None => check_revoked(&verified.keys_among(denylist.hasher(), denylist.kinds()), context)?,
+        let checked = match claims.keys(denylist.hasher()) {
+            Some(keys) => check_revoked(keys, context),
+            None => check_revoked(&verified.keys_among(denylist.hasher(), denylist.kinds()), context),
+        };
+        match checked {
+            Ok(()) => Ok(Found::Clear(None)),
+            Err(Rejection::Unknown(Why::NotAsked)) => {
+                Ok(Found::Unclear(Box::new(Question { keys: verified.keys(denylist.hasher()), verified: None })))
+            }
+            Err(rejection) => Err(rejection),
         }
-        Ok(Found::Clear(None))
     }
 
     fn challenges_dpop(&self) -> bool {
@@ -310,8 +335,8 @@ impl<V: Verifier> sealed::Source for Verify<V> {
         // Time changes no generation: it is compared on every request.
         check_times(verified.identity.iat(), verified.identity.exp(), context)?;
         if !verified.is_clear(generation) {
-            if let Some(reason) = context.denylist.revoked(&verified.keys, context.policy.missing_iat) {
-                return Ok(Found::Refused(Rejection::Revoked(reason), verified));
+            if let Some(held) = context.denylist.revoked(&verified.keys, context.policy.missing_iat) {
+                return Ok(not_clear(held, verified, context));
             }
             verified.set_clear(generation);
         }

@@ -41,6 +41,11 @@ pub struct Faults {
     pub stuck: AtomicBool,
     /// One of them does so now.
     pub sticks: AtomicBool,
+    pub lookup: AtomicBool,
+    /// Its answers to look-ups are held back.
+    pub late: AtomicBool,
+    /// How many look-ups there were.
+    pub looked_up: AtomicUsize,
     /// How many calls failed.
     pub failed: AtomicUsize,
 }
@@ -97,7 +102,18 @@ impl<B: Backend> Backend for Faulty<B> {
     }
 
     fn lookup<'a>(&'a self, keys: &'a [ScopeKey]) -> BoxFuture<'a, Result<Vec<Change>, BackendError>> {
-        self.inner.lookup(keys)
+        self.faults.looked_up.fetch_add(1, Ordering::SeqCst);
+        unless(&self.faults, &self.faults.lookup, || {
+            let answering = self.inner.lookup(keys);
+            let held_back = async {
+                let answer = answering.await;
+                while self.faults.late.load(Ordering::SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                answer
+            };
+            held_back.boxed()
+        })
     }
 
     fn heartbeat<'a>(&'a self, node: &'a NodeStatus) -> BoxFuture<'a, Result<Vec<NodeStatus>, BackendError>> {

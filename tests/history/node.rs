@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tower_revocation::{
     Revocations, backend,
-    denylist::{Staleness, Verdict},
+    denylist::{Mode, Staleness, Tiered, Verdict},
     revocation::{Revocation, Scope},
     sync::SyncConfig,
     time::{Clock, Moment, SystemClock},
@@ -46,9 +46,9 @@ struct Running {
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
 
 impl Process {
-    pub fn start_new(url: &str, name: &str, offset: i64, refuse_after: Duration) -> Self {
-        let config =
-            json!({"url": url, "name": name, "offset": offset, "refuse_after": refuse_after.as_millis() as u64});
+    /// `at_hand`: how many entries it keeps in memory, where that is not all.
+    pub fn start_new(url: &str, name: &str, offset: i64, refuse_after: Duration, at_hand: Option<u64>) -> Self {
+        let config = json!({"url": url, "name": name, "offset": offset, "refuse_after": refuse_after.as_millis() as u64, "at_hand": at_hand});
         let this = Self { config, running: Mutex::new(None), asked: AtomicU64::new(0) };
         this.start();
         this
@@ -205,6 +205,10 @@ async fn serve(config: Value) {
             settings.denylist.clock = clocks.clone();
             settings.compare_every = Duration::from_secs(3);
             settings.publish_timeout = Duration::from_secs(2);
+            if let Some(at_hand) = config["at_hand"].as_u64() {
+                let tiered = Tiered::default().entries(at_hand).look_ups_per_source(u32::MAX);
+                settings.denylist.mode = Mode::Tiered(tiered.look_up_limit(Duration::from_secs(2)));
+            }
             if let Ok(backend) = backend::connect(config["url"].as_str().unwrap()).await
                 && let Ok(revocations) = Revocations::start_unloaded(backend, settings).await
             {
@@ -235,7 +239,9 @@ async fn carry_out(command: &Value, node: Option<&Revocations>, clock: &Off, now
             json!({})
         }
         (Some("check"), Some(node)) => {
-            let answer = match node.check(&token(item, now)) {
+            // Moka drops what is too much when it is told to, or has the time.
+            node.denylist().maintain();
+            let answer = match node.check_or_ask(&token(item, now)).await {
                 Verdict::Allow => "allow",
                 Verdict::Deny(_) => "deny",
                 Verdict::Unknown(_) => "unknown",

@@ -97,7 +97,7 @@ impl<I: IdentitySource, D: DenyResponse<Bytes>> RevocationGuard<I, D> {
             answer(session, unreadable()).await?;
             return Ok(true);
         }
-        match self.guard.check_parts(head) {
+        match self.guard.check_parts_or_ask(head).await {
             Ok(passed) => {
                 let head = session.req_header_mut();
                 self.identity_headers.overwrite(head, passed.identity())?;

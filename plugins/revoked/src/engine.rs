@@ -263,7 +263,7 @@ impl Engine {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<Passed, Denial> {
-        let judged = match self.guard.check(method, uri, headers, extensions) {
+        let judged = match self.guard.check_or_ask(method, uri, headers, extensions).await {
             Ok(passed) if self.asks() => self.known(passed.identity(), uri, headers).await.map(|()| passed),
             judged => judged,
         };
@@ -284,7 +284,7 @@ impl Engine {
     ) -> Result<Identity, Denial> {
         let mut extensions = Extensions::new();
         extensions.insert(identity.clone());
-        let judged = match self.vouched.check(method, uri, headers, &extensions) {
+        let judged = match self.vouched.check_or_ask(method, uri, headers, &extensions).await {
             Ok(_) if self.asks() => self.known(Some(&identity), uri, headers).await,
             judged => judged.map(|_| ()),
         };

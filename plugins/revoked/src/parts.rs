@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use http::{HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 use tower_revocation::{
-    denylist::Staleness,
+    denylist::{Mode, Staleness, Tiered},
     directory::{ClaimsOnly, Directory, FileDirectory, SqlDirectory, SqlStatements},
     endpoint::{CertificateHeader, CertificateName, Client, Clients, RegisteredClient, SecretMethod},
     policy::{MissingClaim, MissingIat, NoToken, Policy},
@@ -41,6 +41,9 @@ pub(crate) fn sync(config: &Config, digest_key: Option<String>) -> SyncConfig {
     sync.denylist.lifetimes = lifetimes(config);
     if let Some(budget) = config.backend.budget {
         sync.denylist.budget = budget;
+    }
+    if let Some(entries) = config.backend.entries_in_memory {
+        sync.denylist.mode = Mode::Tiered(Tiered::default().entries(entries));
     }
     if let Some(node) = &config.backend.node {
         sync.node.clone_from(node);

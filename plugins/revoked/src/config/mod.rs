@@ -181,13 +181,15 @@ pub struct Backend {
     pub node: Option<String>,
     /// How many revocations may be held.
     pub budget: Option<usize>,
+    /// How many entries are kept in memory, where not all of them are to be (tiered mode): the backend is asked for others.
+    pub entries_in_memory: Option<u64>,
     /// A file in which this node keeps a copy of what it holds, to start from while the store is away.
     pub keep_copy: Option<PathBuf>,
 }
 
 impl Default for Backend {
     fn default() -> Self {
-        Self { url: backend_url(), node: None, budget: None, keep_copy: None }
+        Self { url: backend_url(), node: None, budget: None, entries_in_memory: None, keep_copy: None }
     }
 }
 
