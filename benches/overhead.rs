@@ -1,293 +1,340 @@
 //! What the layer adds to a request, against a service that does nothing.
 //!
-//! Services are polled directly, so that no runtime is measured; requests are made and dropped outside of the
-//! measurement. At the end the differences to the bare service are printed.
+//! ```text
+//! cargo bench --bench overhead            all paths against up to 1,000,000 revocations, in under three minutes
+//! cargo bench --bench overhead -- --full  more rounds, and 10,000,000 revocations (about 5 GB of memory)
+//! ```
+//!
+//! Services are polled directly, so that no runtime is measured; requests are made before, and dropped by the service
+//! inside, as a server would. All paths take turns, round by round, each right after the bare service with the same
+//! requests: what disturbs a round disturbs both. Reported are the median of the differences and the tenth and the
+//! ninetieth percentile, as Markdown and JSON in `target/bench-results/`. REVOCATION_BENCH_FULL=1 does for --full.
 #![allow(clippy::expect_used, clippy::unwrap_used, missing_docs)]
 
+mod paths;
+
 use std::{
-    convert::Infallible,
-    future::{Future, Ready, ready},
+    fmt::Write as _,
+    fs,
     hint::black_box,
-    path::{Path, PathBuf},
-    pin::pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
-    time::{Duration, SystemTime},
+    path::Path,
+    sync::{Arc, Barrier},
+    time::Instant,
 };
 
 use aws_lc_rs::{
+    hmac,
     rand::SystemRandom,
     rsa::KeySize,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair as KeyPair},
+    signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, ParsedPublicKey,
+        RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, RsaPublicKeyComponents,
+    },
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use criterion::{BatchSize, Criterion};
-use http::{Request, Response, header};
-use tower::{Layer, Service};
+use http::Request;
+use paths::{AUD, Answer, HOT_TOKENS, ISS, MyClaims, Send};
+use tower::Layer as _;
+use tower_http::validate_request::ValidateRequestHeaderLayer;
 use tower_revocation::{
     RevocationLayer,
-    denylist::{Denylist, DenylistConfig, Staleness},
+    denylist::Denylist,
     response::Bare,
     revocation::{Change, Revocation, Scope},
     token::{
-        Algorithm, Claims, FromExtension, Identity, IdentitySource, Issuer, JwtVerifier, Keys, TokenCacheConfig,
-        VerifiedClaims, Verify,
+        Algorithm, FromExtension, Identity, Issuer, JwtVerifier, Keys, Peek, TokenCacheConfig, VerifierBehind, Verify,
     },
 };
 
-const ISS: &str = "https://issuer.example/";
-const GROUP: &str = "overhead";
-const HOT_TOKENS: usize = 64;
-const SIZES: [(usize, &str); 3] = [(0, "0"), (10_000, "10k"), (1_000_000, "1M")];
+const BATCH: usize = 64;
+const COLD_TOKENS: usize = 100_000;
+const SECRET: &[u8; 32] = b"32 random bytes make a good key!";
 
-type Body = Option<Request<()>>;
-
-/// Hands the request back in its response, so that dropping it is not measured.
-#[derive(Clone)]
-struct Bounce;
-
-impl Service<Request<()>> for Bounce {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<()>) -> Self::Future {
-        ready(Ok(Response::new(Some(request))))
-    }
-}
-
-#[derive(Clone)]
-struct MyClaims {
-    jti: String,
-    iat: u64,
-}
-
-impl VerifiedClaims for MyClaims {
-    fn claims(&self) -> Claims<'_> {
-        let claims = Claims::new(ISS).jti(&self.jti).sid("session-4711").sub("alice").client_id("app");
-        claims.iat(self.iat).exp(self.iat + 3600)
-    }
-}
-
-/// An issuer that signs with RS256 and one that signs with ES256, as their tokens and their verifiers.
-struct Issuers {
-    rsa: KeyPair,
+/// An issuer with one key of each kind: its tokens and its verifiers.
+struct Keyring {
+    rsa: RsaKeyPair,
     ec: EcdsaKeyPair,
+    ed: Ed25519KeyPair,
+    hmac: hmac::Key,
     iat: u64,
 }
 
-#[derive(Clone, Copy)]
-enum Alg {
-    Rs256,
-    Es256,
-}
-
-impl Issuers {
+impl Keyring {
     fn new(iat: u64) -> Self {
-        let rsa = KeyPair::generate(KeySize::Rsa2048).expect("an RSA key");
-        let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("an EC key");
-        Self { rsa, ec, iat }
+        Self {
+            rsa: RsaKeyPair::generate(KeySize::Rsa2048).expect("an RSA key"),
+            ec: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("an EC key"),
+            ed: Ed25519KeyPair::generate().expect("an Ed25519 key"),
+            hmac: hmac::Key::new(hmac::HMAC_SHA256, SECRET),
+            iat,
+        }
     }
 
-    /// A token of about 880 bytes with seven claims, as RS256 tokens are in practice.
-    fn token(&self, alg: Alg, jti: &str) -> String {
-        let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
-        let name = match alg {
-            Alg::Rs256 => "RS256",
-            Alg::Es256 => "ES256",
-        };
-        let claims = serde_json::json!({
-            "iss": ISS, "aud": "https://api.example/", "sub": "alice", "client_id": "app", "sid": "session-4711",
-            "jti": jti, "iat": self.iat, "exp": self.iat + 3600, "scope": "x".repeat(100),
-        });
-        let input = format!("{}.{}", part(serde_json::json!({"alg": name, "typ": "at+jwt"})), part(claims));
+    fn token(&self, alg: Algorithm, jti: &str) -> String {
+        let input = paths::signing_input(alg.as_str(), jti, self.iat);
+        let (message, random) = (input.as_bytes(), SystemRandom::new());
         let signature = match alg {
-            Alg::Rs256 => {
+            Algorithm::RS256 => {
                 let mut signature = vec![0; self.rsa.public_modulus_len()];
-                let random = SystemRandom::new();
-                self.rsa.sign(&RSA_PKCS1_SHA256, &random, input.as_bytes(), &mut signature).expect("a signature");
+                self.rsa.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).expect("a signature");
                 signature
             }
-            Alg::Es256 => self.ec.sign(&SystemRandom::new(), input.as_bytes()).expect("a signature").as_ref().to_vec(),
+            Algorithm::ES256 => self.ec.sign(&random, message).expect("a signature").as_ref().to_vec(),
+            Algorithm::EdDSA => self.ed.sign(message).as_ref().to_vec(),
+            _ => hmac::sign(&self.hmac, message).as_ref().to_vec(),
         };
         format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    fn verifier(&self, alg: Alg) -> JwtVerifier {
+    fn modulus_and_exponent(&self) -> (&[u8], &[u8]) {
+        let key = self.rsa.public_key();
+        (key.modulus().big_endian_without_leading_zero(), key.exponent().big_endian_without_leading_zero())
+    }
+
+    fn verifier(&self, alg: Algorithm) -> JwtVerifier {
         let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        let (algorithm, jwk) = match alg {
-            Alg::Rs256 => {
-                let key = self.rsa.public_key();
-                let (n, e) = (key.modulus(), key.exponent());
-                let n = n.big_endian_without_leading_zero();
-                (
-                    Algorithm::RS256,
-                    serde_json::json!({
-                        "kty": "RSA", "n": part(n), "e": part(e.big_endian_without_leading_zero()),
-                    }),
-                )
+        let jwk = match alg {
+            Algorithm::RS256 => {
+                let (n, e) = self.modulus_and_exponent();
+                serde_json::json!({"kty": "RSA", "n": part(n), "e": part(e)})
             }
-            Alg::Es256 => {
+            Algorithm::ES256 => {
                 let point = self.ec.public_key().as_ref();
-                (
-                    Algorithm::ES256,
-                    serde_json::json!({
-                        "kty": "EC", "crv": "P-256", "x": part(&point[1..33]), "y": part(&point[33..]),
-                    }),
-                )
+                serde_json::json!({"kty": "EC", "crv": "P-256", "x": part(&point[1..33]), "y": part(&point[33..])})
             }
+            Algorithm::EdDSA => {
+                serde_json::json!({"kty": "OKP", "crv": "Ed25519", "x": part(self.ed.public_key().as_ref())})
+            }
+            _ => serde_json::json!({"kty": "oct", "k": part(SECRET)}),
         };
         let keys = Keys::jwks(serde_json::json!({"keys": [jwk]}).to_string());
-        let issuer = Issuer::new(ISS).audience(["https://api.example/"]).algorithms([algorithm]).keys(keys);
+        let issuer = Issuer::new(ISS).audience([AUD]).algorithms([alg]).keys(keys);
         JwtVerifier::builder().issuer(issuer).build().expect("a verifier")
+    }
+
+    /// Nothing but the signature of an RS256 token, with a key that is parsed: what no verifier can do without.
+    fn signature_alone(&self) -> Send {
+        let (n, e) = self.modulus_and_exponent();
+        let key: ParsedPublicKey =
+            RsaPublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).expect("a key");
+        let mut answer = paths::service(Answer);
+        Box::new(move |request| {
+            let token = request.headers()[http::header::AUTHORIZATION].to_str().expect("ASCII");
+            let (input, signature) = token["Bearer ".len()..].rsplit_once('.').expect("a signature");
+            let mut bytes = [0; 256];
+            let length = URL_SAFE_NO_PAD.decode_slice_unchecked(signature, &mut bytes).expect("base64url");
+            key.verify_sig(input.as_bytes(), &bytes[..length]).expect("it fits");
+            answer(request)
+        })
     }
 }
 
-fn jti(number: usize) -> String {
-    format!("7f2c-{number}")
+struct Lane {
+    name: String,
+    requests: Vec<Request<()>>,
+    next: usize,
+    batch: usize,
+    /// Whether the requests come once before they are timed, so that nothing of them has left the CPU's caches.
+    hot: bool,
+    before_each: Option<Box<dyn FnMut()>>,
+    send: Send,
+    /// What it took longer than the bare service, a request, in nanoseconds.
+    differences: Vec<f64>,
 }
 
-/// A list of this many entries: the tokens from `HOT_TOKENS` on, a hundredth of them sessions, subjects and clients.
-fn denylist(entries: usize) -> Arc<Denylist> {
-    let list = Denylist::new(DenylistConfig::new(Staleness::refuse_after(Duration::from_secs(24 * 3600))));
-    let now = list.now();
-    list.in_step_at(now);
-    let changes: Vec<_> = (HOT_TOKENS..HOT_TOKENS + entries)
-        .map(|n| match n % 300 {
-            100 => Scope::session(ISS, jti(n)),
-            200 => Scope::subject(ISS, jti(n)),
-            299 => Scope::client(ISS, jti(n)),
-            _ => Scope::token(ISS, jti(n)),
-        })
-        .map(|scope| Change::Revoke(Revocation::new(scope).into_record(list.hasher(), list.lifetimes(), now.unix())))
-        .collect();
-    list.apply(&changes);
-    list.maintain();
-    Arc::new(list)
-}
-
-/// Some requests, by the numbers of their tokens.
-fn requests(
-    numbers: impl Iterator<Item = usize>,
-    token: impl Fn(&str) -> String,
-    extend: impl Fn(&mut Request<()>, String),
-) -> Vec<Request<()>> {
-    numbers
-        .map(|n| {
-            let bearer = format!("Bearer {}", token(&jti(n)));
-            let mut request = Request::builder().header(header::AUTHORIZATION, bearer).body(()).expect("a request");
-            extend(&mut request, jti(n));
-            request
-        })
-        .collect()
-}
-
+#[derive(Default)]
 struct Bench {
-    criterion: Criterion,
-    names: Vec<String>,
-    started: SystemTime,
+    paths: Vec<Lane>,
+    bare: Vec<f64>,
 }
 
 impl Bench {
-    fn service(
-        &mut self,
-        name: String,
-        mut service: impl Service<Request<()>, Response = Response<Body>, Error = Infallible>,
-        requests: &[Request<()>],
-    ) {
-        let mut turn = requests.iter().cycle();
-        let mut cx = Context::from_waker(Waker::noop());
-        self.criterion.bench_function(&format!("{GROUP}/{name}"), |bencher| {
-            bencher.iter_batched(
-                || turn.next().cloned(),
-                |request| {
-                    black_box(service.poll_ready(&mut cx).is_ready());
-                    match pin!(service.call(black_box(request?))).poll(&mut cx) {
-                        Poll::Ready(Ok(response)) => Some(response),
-                        Poll::Pending => None,
-                    }
-                },
-                BatchSize::SmallInput,
-            );
+    fn add(&mut self, name: impl Into<String>, requests: Vec<Request<()>>, send: Send) -> &mut Lane {
+        let (name, differences) = (name.into(), Vec::new());
+        self.paths.push(Lane {
+            name,
+            requests,
+            next: 0,
+            batch: BATCH,
+            hot: true,
+            before_each: None,
+            send,
+            differences,
         });
-        self.names.push(name);
+        self.paths.last_mut().expect("just pushed")
     }
 
-    fn layer(&mut self, name: String, list: &Arc<Denylist>, source: impl IdentitySource, requests: &[Request<()>]) {
-        let layer = RevocationLayer::new(Arc::clone(list), source).deny_with(Bare);
-        self.service(name, layer.layer(Bounce), requests);
-    }
-
-    /// Criterion's medians in nanoseconds, and what each is more than the first. Criterion writes `/` as `_`.
-    fn print_differences(&self, output: &Path) {
-        let median = |name: &String| -> Option<f64> {
-            let file = output.join(format!("{GROUP}_{name}")).join("new/estimates.json");
-            // With a filter, what an earlier run left is none of ours.
-            if std::fs::metadata(&file).ok()?.modified().ok()? < self.started {
-                return None;
-            }
-            let estimates: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-            estimates["median"]["point_estimate"].as_f64()
-        };
-        let bare = self.names.first().and_then(median).unwrap_or_default();
-        println!("\n{:<44} {:>10} {:>12}", "", "median ns", "over bare ns");
-        for name in &self.names {
-            if let Some(median) = median(name) {
-                println!("{name:<44} {median:>10.1} {:>12.1}", median - bare);
+    fn run(&mut self, rounds: usize) {
+        let mut bare = paths::service(Answer);
+        for round in 0..rounds {
+            for path in &mut self.paths {
+                let batch: Vec<_> =
+                    (0..path.batch).map(|n| path.requests[(path.next + n) % path.requests.len()].clone()).collect();
+                path.next += path.batch;
+                if path.hot {
+                    time(&mut path.send, batch.clone(), &mut path.before_each);
+                }
+                let floor = time(&mut bare, batch.clone(), &mut path.before_each);
+                let took = time(&mut path.send, batch, &mut path.before_each);
+                // The first rounds fill caches.
+                if round >= rounds / 10 {
+                    self.bare.push(floor);
+                    path.differences.push(took - floor);
+                }
             }
         }
     }
 }
 
-fn main() {
-    let output = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/criterion");
-    let criterion = Criterion::default()
-        .output_directory(&output)
-        .without_plots()
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_millis(1500))
-        .configure_from_args();
-    let mut bench = Bench { criterion, names: Vec::new(), started: SystemTime::now() };
+/// Nanoseconds a request. Where something is to happen before each, only the requests are timed.
+fn time(send: &mut Send, batch: Vec<Request<()>>, before_each: &mut Option<Box<dyn FnMut()>>) -> f64 {
+    let requests = batch.len() as f64;
+    let Some(before) = before_each else {
+        let began = Instant::now();
+        for request in batch {
+            black_box(send(black_box(request)));
+        }
+        return began.elapsed().as_nanos() as f64 / requests;
+    };
+    let mut took = 0;
+    for request in batch {
+        before();
+        let began = Instant::now();
+        black_box(send(black_box(request)));
+        took += began.elapsed().as_nanos();
+    }
+    took as f64 / requests
+}
 
-    let issuers = Issuers::new(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_secs());
-    let (rs256, es256) = (|jti: &str| issuers.token(Alg::Rs256, jti), |jti: &str| issuers.token(Alg::Es256, jti));
-    bench.service("bare".to_owned(), Bounce, &requests(0..HOT_TOKENS, rs256, |_, _| {}));
-    for (entries, size) in SIZES {
-        let list = denylist(entries);
-        let iat = list.now().unix();
-        let own_claims = |request: &mut Request<()>, jti| {
-            request.extensions_mut().insert(MyClaims { jti, iat });
+fn percentile(values: &mut [f64], percent: usize) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() * percent / 100).copied().unwrap_or(f64::NAN)
+}
+
+fn main() {
+    let full = std::env::args().any(|argument| argument == "--full")
+        || std::env::var_os("REVOCATION_BENCH_FULL").is_some_and(|value| value == "1");
+    let mut bench = Bench::default();
+    let list = paths::denylist(1_000_000);
+    let iat = list.now().unix();
+    let keyring = Keyring::new(iat);
+    let (allowed, denied) = ((0..HOT_TOKENS).collect::<Vec<_>>(), paths::revoked(1_000_000));
+    let bearer = |alg, n: usize| paths::request(Some(&keyring.token(alg, &paths::jti(n))));
+    let bearers = |alg, numbers: &[usize]| -> Vec<_> { numbers.iter().map(|n| bearer(alg, *n)).collect() };
+    let hot = |list: &Arc<Denylist>| paths::layer(list, Verify::new(keyring.verifier(Algorithm::RS256)));
+    let each_time = |alg| paths::layer(&list, Verify::new(keyring.verifier(alg)).cache(TokenCacheConfig::max_bytes(0)));
+    let peek = || Peek::new(VerifierBehind::i_promise()).issuer(ISS);
+
+    bench.add("no token", vec![paths::request(None)], hot(&list));
+    for (verdict, numbers) in [("allow", &allowed), ("deny", &denied)] {
+        let name = |path: &str| format!("1M, {verdict}, {path}");
+        let rs256 = bearers(Algorithm::RS256, numbers);
+        let with = |extend: &dyn Fn(Request<()>, usize) -> Request<()>| -> Vec<_> {
+            rs256.iter().zip(numbers).map(|(request, n)| extend(request.clone(), *n)).collect()
         };
-        let identity = |request: &mut Request<()>, jti| {
-            let claims = MyClaims { jti, iat };
-            request.extensions_mut().insert(Identity::with_keys(&claims.claims(), list.hasher()));
-        };
-        let nothing = |_: &mut Request<()>, _| {};
-        let mut both = |verdict: &str, numbers: &[usize]| {
-            let numbers = || numbers.iter().copied();
-            let name = |source| format!("{size} entries, {verdict}, {source}");
-            let (claims, ready) = (FromExtension::<MyClaims>::new(), FromExtension::<Identity>::new());
-            bench.layer(name("own claims"), &list, claims, &requests(numbers(), rs256, own_claims));
-            bench.layer(name("identity with keys"), &list, ready, &requests(numbers(), rs256, identity));
-            let hot = Verify::new(issuers.verifier(Alg::Rs256));
-            bench.layer(name("hot token"), &list, hot, &requests(numbers(), rs256, nothing));
-            let each_time = |alg| Verify::new(issuers.verifier(alg)).cache(TokenCacheConfig::max_bytes(0));
-            bench.layer(name("RS256 each time"), &list, each_time(Alg::Rs256), &requests(numbers(), rs256, nothing));
-            bench.layer(name("ES256 each time"), &list, each_time(Alg::Es256), &requests(numbers(), es256, nothing));
-        };
-        both("allow", &(0..HOT_TOKENS).collect::<Vec<_>>());
-        if entries > 0 {
-            // Spread over the list, and all of them tokens.
-            both(
-                "deny",
-                &(0..HOT_TOKENS).map(|n| HOT_TOKENS + n * (entries / HOT_TOKENS) / 300 * 300).collect::<Vec<_>>(),
-            );
+        let ready = with(&|request, n| paths::with_keys(request, n, &list, iat));
+        bench.add(name("identity with keys"), ready, paths::layer(&list, FromExtension::<Identity>::new()));
+        let own = with(&|request, n| paths::with_own_claims(request, n, iat));
+        bench.add(name("own claims"), own, paths::layer(&list, FromExtension::<MyClaims>::new()));
+        bench.add(name("peek"), rs256.clone(), paths::layer(&list, peek()));
+        bench.add(name("hot token"), rs256.clone(), hot(&list));
+        bench.add(name("RS256 each time"), rs256, each_time(Algorithm::RS256)).batch = 8;
+    }
+    bench.add("RS256 signature alone", bearers(Algorithm::RS256, &allowed), keyring.signature_alone()).batch = 8;
+    for alg in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256] {
+        let name = format!("1M, allow, {alg} each time");
+        bench.add(name, bearers(alg, &allowed), each_time(alg)).batch = 8;
+    }
+    let cold: Vec<_> = (2_000_000..2_000_000 + COLD_TOKENS).collect();
+    let cold: Vec<_> = bearers(Algorithm::HS256, &cold);
+    let cache = TokenCacheConfig::max_bytes(1 << 30);
+    let mut cached = paths::layer(&list, Verify::new(keyring.verifier(Algorithm::HS256)).cache(cache));
+    cold.iter().for_each(|request| drop(cached(request.clone())));
+    bench.add("1M, allow, 100,000 tokens in turn, cached", cold.clone(), cached).hot = false;
+    bench.add("1M, allow, 100,000 tokens in turn, peek", cold, paths::layer(&list, peek())).hot = false;
+    let (storm, mut number) = (Arc::clone(&list), 0_u64);
+    let storming =
+        bench.add("1M, allow, hot token, a change before each", bearers(Algorithm::RS256, &allowed), hot(&list));
+    storming.before_each = Some(Box::new(move || {
+        number += 1;
+        let revocation = Revocation::new(Scope::token(ISS, format!("storm-{number}")));
+        storm.apply(&[Change::Revoke(revocation.into_record(storm.hasher(), storm.lifetimes(), iat))]);
+    }));
+    let small = paths::denylist(10_000);
+    bench.add("10k, allow, hot token", bearers(Algorithm::RS256, &allowed), hot(&small));
+    let large = full.then(|| paths::denylist(10_000_000));
+    for (size, list) in std::iter::once(("10k", &small)).chain(large.iter().map(|list| ("10M", list))) {
+        let ready = allowed.iter().map(|n| paths::with_keys(bearer(Algorithm::HS256, *n), *n, list, iat)).collect();
+        let source = FromExtension::<Identity>::new();
+        bench.add(format!("{size}, allow, identity with keys"), ready, paths::layer(list, source));
+        if size == "10M" {
+            bench.add("10M, allow, hot token", bearers(Algorithm::RS256, &allowed), hot(list));
         }
     }
-    bench.criterion.final_summary();
-    bench.print_differences(&output);
+    let accept = ValidateRequestHeaderLayer::accept("application/json");
+    bench.add(
+        "tower-http, validating one header",
+        bearers(Algorithm::RS256, &allowed),
+        paths::service(accept.layer(Answer)),
+    );
+
+    bench.run(if full { 10_000 } else { 1500 });
+    let one = bench
+        .paths
+        .iter_mut()
+        .find(|path| path.name == "1M, allow, hot token")
+        .map(|path| percentile(&mut path.differences, 50));
+    let threads = two_threads(&list, keyring.verifier(Algorithm::RS256), &bearers(Algorithm::RS256, &allowed));
+    report(bench, one.unwrap_or(f64::NAN), threads);
+}
+
+/// The hot path on two threads that share one layer: nanoseconds a request on each, the bare service's taken off.
+fn two_threads(list: &Arc<Denylist>, verifier: JwtVerifier, requests: &[Request<()>]) -> f64 {
+    let layer = RevocationLayer::new(Arc::clone(list), Verify::new(verifier)).deny_with(Bare);
+    let start = Barrier::new(2);
+    let run = || {
+        let (mut send, mut bare) = (paths::service(layer.layer(Answer)), paths::service(Answer));
+        let mut differences = Vec::new();
+        for _ in 0..500 {
+            start.wait();
+            let floor = time(&mut bare, requests.to_vec(), &mut None);
+            start.wait();
+            differences.push(time(&mut send, requests.to_vec(), &mut None) - floor);
+        }
+        percentile(&mut differences, 50)
+    };
+    std::thread::scope(|scope| {
+        let threads = [scope.spawn(run), scope.spawn(run)];
+        threads.map(|thread| thread.join().expect("no panic")).iter().sum::<f64>() / 2.0
+    })
+}
+
+fn report(mut bench: Bench, one_thread: f64, two_threads: f64) {
+    let bare = percentile(&mut bench.bare, 50);
+    let mut markdown =
+        format!("Nanoseconds over the bare service ({bare:.0} ns).\n\n| path | median | 10 % | 90 % |\n");
+    markdown.push_str("| --- | ---: | ---: | ---: |\n");
+    let mut json = serde_json::Map::from_iter([("bare".to_owned(), serde_json::json!({"median": bare}))]);
+    for Lane { name, differences, .. } in &mut bench.paths {
+        let [median, low, high] = [50, 10, 90].map(|percent| percentile(differences, percent));
+        writeln!(markdown, "| {name} | {median:.1} | {low:.1} | {high:.1} |").expect("a string");
+        json.insert(name.clone(), serde_json::json!({"median": median, "p10": low, "p90": high}));
+    }
+    let median = |name: &str| json.get(name).and_then(|path| path["median"].as_f64()).unwrap_or(f64::NAN);
+    let ratios = [
+        ("RS256 each time / signature alone", median("1M, allow, RS256 each time") / median("RS256 signature alone")),
+        ("hot token: 10M / 10k", median("10M, allow, hot token") / median("10k, allow, hot token")),
+        ("hot token: two threads / one", two_threads / one_thread),
+    ];
+    markdown.push_str("\n| ratio | |\n| --- | ---: |\n");
+    for (name, ratio) in ratios.into_iter().filter(|(_, ratio)| ratio.is_finite()) {
+        writeln!(markdown, "| {name} | {ratio:.2} |").expect("a string");
+        json.insert(name.to_owned(), serde_json::json!(ratio));
+    }
+    print!("{markdown}");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench-results");
+    fs::create_dir_all(&folder).expect("a folder for results");
+    fs::write(folder.join("overhead.md"), markdown).expect("results written");
+    let json = serde_json::to_vec_pretty(&json).expect("JSON");
+    fs::write(folder.join("overhead.json"), json).expect("results written");
 }

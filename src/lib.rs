@@ -52,7 +52,7 @@
 //!
 //! | feature | brings | default |
 //! | --- | --- | --- |
-//! | `jwt` | `token::JwtVerifier`: signed JWTs, on jsonwebtoken with aws-lc | yes |
+//! | `jwt` | `token::JwtVerifier`: signed JWTs, with aws-lc | yes |
 //! | `endpoint` | the revocation routes, directories and the recorder (brings `sync`) | yes |
 //! | `mtls` | client authentication by certificate | |
 //! | `directory-file` | users from a TOML file | |

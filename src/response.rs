@@ -58,7 +58,7 @@ impl Denial {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after));
             }
             StatusCode::UNAUTHORIZED => {
-                if let Ok(challenge) = HeaderValue::from_str(&self.challenge()) {
+                if let Ok(challenge) = HeaderValue::try_from(self.challenge()) {
                     headers.insert(header::WWW_AUTHENTICATE, challenge);
                 }
             }
@@ -69,13 +69,16 @@ impl Denial {
 
     fn challenge(&self) -> String {
         let scheme = if self.dpop { "DPoP" } else { "Bearer" };
-        let mut challenge = match self.rejection.error() {
+        let mut challenge = String::with_capacity(256);
+        challenge.push_str(scheme);
+        match self.rejection.error() {
             Some(error) => {
-                format!("{scheme} error=\"{error}\", error_description=\"{}\"", self.rejection.description())
+                let description = self.rejection.description();
+                challenge.extend([" error=\"", error, "\", error_description=\"", description, "\""]);
             }
             // RFC 6750 §3: at least one parameter, and no error where no credential was presented.
-            None => format!("{scheme} realm=\"api\""),
-        };
+            None => challenge.push_str(" realm=\"api\""),
+        }
         let Challenge { scope, resource_metadata } = &*self.challenge;
         for (name, value) in [("scope", scope), ("resource_metadata", resource_metadata)] {
             if let Some(value) = value {

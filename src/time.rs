@@ -31,9 +31,14 @@ impl Moment {
     /// The wall clock counts time asleep, the monotonic one is not fooled by a step back: together they
     /// never say "fresh" of something old.
     pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.millis_since(earlier))
+    }
+
+    #[inline]
+    pub(crate) const fn millis_since(self, earlier: Self) -> u64 {
         let wall = self.wall.saturating_sub(earlier.wall);
         let monotonic = self.monotonic.saturating_sub(earlier.monotonic);
-        Duration::from_millis(if wall > monotonic { wall } else { monotonic })
+        if wall > monotonic { wall } else { monotonic }
     }
 }
 

@@ -21,7 +21,7 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 
 # Command and the Debian package that brings it.
 needed=(cc:gcc setpriv:util-linux pkill:procps redis-server:redis-server nats-server:nats-server openssl:openssl
-  nginx:nginx haproxy:haproxy caddy:caddy python3:python3)
+  valgrind:valgrind nginx:nginx haproxy:haproxy caddy:caddy python3:python3)
 
 # Where Debian has daemons, which is not on the path of everybody.
 export PATH=$PATH:/usr/sbin
@@ -94,6 +94,8 @@ step 'tests, no features' run_tests --locked -p minimal
 step 'tests, all features' run_tests --locked --workspace --exclude minimal
 step 'documentation tests' cargo test --quiet --locked --doc
 step 'model checking' cargo test --quiet --locked --release --manifest-path loom/Cargo.toml --target-dir target/loom
+# Fails where a path of the engine costs more instructions than benches/instructions.json allows.
+step 'instructions' cargo bench --quiet --locked --bench instructions
 if $full; then
   pingora=(--locked --manifest-path plugins/pingora/Cargo.toml --target-dir target/pingora)
   step 'pingora: format' cargo fmt --manifest-path plugins/pingora/Cargo.toml --check

@@ -42,6 +42,13 @@ impl Filter {
         }
     }
 
+    /// Whether it may hold the key, by a quarter of its bits: a third of the work, and enough for most keys.
+    #[inline]
+    pub(crate) fn may_contain_at_first_sight(&self, key: u128) -> bool {
+        let (start, mask) = (self.start(key), self.mask(key, 0));
+        self.words.get(start).is_some_and(|word| mask & !word.load(Ordering::Relaxed) == 0)
+    }
+
     #[inline]
     pub(crate) fn may_contain(&self, key: u128) -> bool {
         let (start, masks) = self.place(key);
@@ -52,17 +59,24 @@ impl Filter {
         missing == 0
     }
 
-    /// The block and its eight bits. The key is a keyed hash already; the seed only shifts it.
     #[inline]
     fn place(&self, key: u128) -> (usize, [u64; WORDS]) {
+        (self.start(key), std::array::from_fn(|n| self.mask(key, n as u32)))
+    }
+
+    /// Where the block begins. The key is a keyed hash already; the seed only shifts it.
+    #[inline]
+    fn start(&self, key: u128) -> usize {
         let high = ((key >> 64) as u64).wrapping_add(self.seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        // The low four bits of the key are its kind; the five-bit slices below leave them out.
-        let low = (key as u64) ^ self.seed;
-        let block = ((u128::from(high) * u128::from(self.blocks)) >> 64) as usize;
-        let lane = |n: u32| 1_u64 << ((low >> (4 + 5 * n)) & 31);
-        let masks =
-            [lane(0) | lane(1) << 32, lane(2) | lane(3) << 32, lane(4) | lane(5) << 32, lane(6) | lane(7) << 32];
-        (block * WORDS, masks)
+        ((u128::from(high) * u128::from(self.blocks)) >> 64) as usize * WORDS
+    }
+
+    /// Two of the eight bits, in a word's two lanes.
+    #[inline]
+    const fn mask(&self, key: u128, word: u32) -> u64 {
+        // The low four bits of the key are its kind; the five-bit slices leave them out.
+        let slices = ((key as u64) ^ self.seed) >> (4 + 10 * word);
+        1 << (slices & 31) | 1 << (32 | slices >> 5 & 31)
     }
 }
 
@@ -76,7 +90,7 @@ mod tests {
         let filter = Filter::for_entries(10_000, crate::random::u64());
         let inside: Vec<_> = keys(10_000).collect();
         inside.iter().for_each(|key| filter.insert(*key));
-        assert!(inside.iter().all(|key| filter.may_contain(*key)));
+        assert!(inside.iter().all(|key| filter.may_contain(*key) && filter.may_contain_at_first_sight(*key)));
         let false_positives = keys(100_000).filter(|key| filter.may_contain(*key)).count();
         assert!(false_positives < 500, "{false_positives} of 100,000");
     }

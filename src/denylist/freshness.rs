@@ -47,6 +47,8 @@ impl Staleness {
 #[derive(Debug)]
 pub(super) struct Freshness {
     staleness: Staleness,
+    /// Its limit in whole milliseconds.
+    most: u64,
     /// Milliseconds of both clocks, the monotonic one counted from [`BEGINNING`]; 0: never.
     wall: AtomicU64,
     monotonic: AtomicU64,
@@ -60,9 +62,11 @@ pub(super) struct Freshness {
 const BEGINNING: u64 = 1 << 62;
 
 impl Freshness {
-    pub(super) const fn new(staleness: Staleness) -> Self {
+    pub(super) fn new(staleness: Staleness) -> Self {
+        let most = u64::try_from(staleness.after.as_millis()).unwrap_or(u64::MAX);
         Self {
             staleness,
+            most,
             wall: AtomicU64::new(0),
             monotonic: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
@@ -108,11 +112,16 @@ impl Freshness {
     }
 
     pub(super) fn age(&self, now: Moment) -> Option<Duration> {
+        self.age_in_millis(now).map(Duration::from_millis)
+    }
+
+    #[inline]
+    fn age_in_millis(&self, now: Moment) -> Option<u64> {
         match self.wall.load(Ordering::Acquire) {
             0 => None,
             wall => {
                 let now = Moment::new(now.wall, BEGINNING.saturating_add(now.monotonic));
-                Some(now.since(Moment::new(wall, self.monotonic.load(Ordering::Acquire))))
+                Some(now.millis_since(Moment::new(wall, self.monotonic.load(Ordering::Acquire))))
             }
         }
     }
@@ -135,9 +144,9 @@ impl Freshness {
     /// Why the node cannot be trusted to know everything, if so; a limit crossed counts whatever the policy.
     #[inline]
     pub(super) fn doubt(&self, now: Moment) -> Option<Why> {
-        match self.age(now) {
+        match self.age_in_millis(now) {
             None => Some(Why::NotReady),
-            Some(age) if age > self.staleness.after => Some(Why::Stale),
+            Some(age) if age > self.most => Some(Why::Stale),
             Some(_) if self.abandoned.load(Ordering::Relaxed) => Some(Why::Stale),
             Some(_) => None,
         }

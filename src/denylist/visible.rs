@@ -93,13 +93,18 @@ impl<M: Map> Visible<M> {
 
     /// A bit for each key, by its place, that may be held.
     #[inline]
-    pub(crate) fn may_hold(&self, keys: impl Iterator<Item = (u32, u128)>) -> u32 {
+    pub(crate) fn may_hold(&self, keys: impl Iterator<Item = (u32, u128)> + Clone) -> u32 {
         self.filter.with(|filter| {
+            // Every key's block is asked for before anything depends on what is in it: together they wait once.
             let mut hits = 0;
-            for (place, key) in keys {
-                hits |= u32::from(filter.may_contain(key)) << place;
+            for (place, key) in keys.clone() {
+                hits |= u32::from(filter.may_contain_at_first_sight(key)) << place;
             }
-            hits
+            if hits == 0 {
+                return 0;
+            }
+            keys.filter(|(place, key)| hits & (1 << place) != 0 && filter.may_contain(*key))
+                .fold(0, |hits, (place, _)| hits | 1 << place)
         })
     }
 

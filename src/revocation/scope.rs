@@ -287,6 +287,12 @@ impl ScopeKey {
     pub(crate) const fn as_u128(self) -> u128 {
         self.0
     }
+
+    /// One bit for the kind of the key with this number.
+    #[inline]
+    pub(crate) const fn kind_bit(number: u128) -> u32 {
+        1 << (number & KIND_BITS) as u32
+    }
 }
 
 impl fmt::Debug for ScopeKey {
@@ -344,6 +350,7 @@ impl ScopeHasher {
     }
 
     /// The part that all keys of one issuer share, hashed once.
+    #[inline]
     pub(crate) fn issuer_of(&self, iss: &str) -> IssuerHasher {
         let mut hasher = SipHasher13::new_with_key(&self.secret);
         write_value(&mut hasher, iss.as_bytes());
@@ -366,7 +373,7 @@ impl Drop for ScopeHasher {
 pub(crate) struct IssuerHasher(SipHasher13);
 
 impl IssuerHasher {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn key(&self, kind: ScopeKind, values: &[&[u8]]) -> ScopeKey {
         let mut hasher = self.0;
         // Kind first, then every value with its length: no two scopes share an encoding.
@@ -378,7 +385,7 @@ impl IssuerHasher {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn write_value(hasher: &mut SipHasher13, value: &[u8]) {
     hasher.write_u64(value.len() as u64);
     // In whole words, the last one filled up with zeroes, which the length makes unambiguous: the hasher is several

@@ -12,7 +12,10 @@ use std::{
 use moka::{Equivalent, Expiry, sync::Cache};
 use siphasher::sip::SipHasher13;
 
-use super::{Identity, ScopeKeys};
+use super::{
+    Identity, ScopeKeys,
+    first_level::{self, CacheId},
+};
 
 /// The size of the verified-token cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,11 @@ impl Verified {
     }
 
     #[inline]
+    pub(super) fn token(&self) -> &[u8] {
+        &self.token
+    }
+
+    #[inline]
     pub(crate) fn is_clear(&self, generation: u64) -> bool {
         self.clear.load(Ordering::Relaxed) == generation
     }
@@ -65,8 +73,9 @@ impl Verified {
 
 /// A bounded cache of verified tokens: found by a keyed hash, taken only where the whole token is the same.
 ///
-/// It belongs to one verifier and may forget whatever it likes: a miss costs a verification, no more.
-pub(crate) struct TokenCache(Option<Tokens>);
+/// It belongs to one verifier and may forget whatever it likes: a miss costs a verification, no more. What a thread
+/// finds here a second time it keeps at hand (see [`first_level`]).
+pub(crate) struct TokenCache(Option<(CacheId, Tokens)>);
 
 type Tokens = Cache<Token<Box<[u8]>>, Arc<Verified>, TokenHash>;
 
@@ -83,18 +92,29 @@ impl TokenCache {
             })
             .expire_after(UntilExp)
             .build_with_hasher(TokenHash::random());
-        Self(Some(cache))
+        Self(Some((CacheId::new(), cache)))
     }
 
     /// The token, where it was verified under this epoch.
     #[inline]
     pub(crate) fn get(&self, token: &[u8], epoch: u64) -> Option<Arc<Verified>> {
-        let verified = self.0.as_ref()?.get(&Token(token))?;
-        (verified.epoch == epoch).then_some(verified)
+        let (id, tokens) = self.0.as_ref()?;
+        if let Some(verified) = first_level::get(*id, token)
+            && verified.epoch == epoch
+        {
+            return Some(verified);
+        }
+        Self::get_shared(*id, tokens, token, epoch)
+    }
+
+    fn get_shared(id: CacheId, tokens: &Tokens, token: &[u8], epoch: u64) -> Option<Arc<Verified>> {
+        let verified = tokens.get(&Token(token)).filter(|verified| verified.epoch == epoch)?;
+        first_level::insert(id, Arc::clone(&verified));
+        Some(verified)
     }
 
     pub(crate) fn insert(&self, verified: Arc<Verified>) {
-        if let Some(cache) = &self.0 {
+        if let Some((_, cache)) = &self.0 {
             cache.insert(Token(verified.token.clone()), verified);
         }
     }

@@ -160,23 +160,24 @@ impl Extractor {
         self.dpop && !self.bearer
     }
 
-    /// The bytes behind `Bearer `, where the request is as plain as nearly all are: one `Authorization` value, and
-    /// nothing in any other place that would have to be looked at.
-    ///
-    /// They are *not* checked: use them only to compare with a token that was, or after looking for a comma.
+    /// What most requests turn out to be at a glance: one `Authorization: Bearer`, or nothing at all, and nothing in any
+    /// other place that would have to be looked at.
     #[inline]
-    pub(crate) fn plain<'a>(&self, headers: &'a HeaderMap, uri: &Uri) -> Option<&'a [u8]> {
-        const SCHEME: &[u8] = b"bearer ";
+    pub(crate) fn glance<'a>(&self, headers: &'a HeaderMap, uri: &Uri) -> Glance<'a> {
         if !self.only_bearer || (!self.unused_query && uri.query().is_some()) {
-            return None;
+            return Glance::Unclear;
         }
-        if !self.unused_websocket_protocol && headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
-            return None;
+        if !self.unused_websocket_protocol && headers.contains_key(&header::SEC_WEBSOCKET_PROTOCOL) {
+            return Glance::Unclear;
         }
-        let mut values = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else { return None };
-        let (scheme, token) = value.as_bytes().split_at_checked(SCHEME.len())?;
-        scheme.eq_ignore_ascii_case(SCHEME).then_some(token)
+        let Some(value) = headers.get(&header::AUTHORIZATION) else { return Glance::Nothing };
+        // Where every name has one value, this one has.
+        let single =
+            headers.len() == headers.keys_len() || headers.get_all(&header::AUTHORIZATION).iter().nth(1).is_none();
+        match behind_bearer(value.as_bytes()) {
+            Some(token) if single => Glance::Bearer(token),
+            _ => Glance::Unclear,
+        }
     }
 
     /// Whether the request presents a token, without checking how well it is spelled: for who does not read it.
@@ -186,10 +187,11 @@ impl Extractor {
     /// As [`Extractor::find`].
     #[inline]
     pub(crate) fn presents(&self, headers: &HeaderMap, uri: &Uri) -> Result<bool, ExtractError> {
-        if self.plain(headers, uri).is_some_and(|token| memchr::memchr(b',', token).is_none()) {
-            return Ok(true);
+        match self.glance(headers, uri) {
+            Glance::Nothing => Ok(false),
+            Glance::Bearer(token) if memchr::memchr(b',', token).is_none() => Ok(true),
+            _ => self.find(headers, uri).map(|credential| credential.is_some()),
         }
-        self.find(headers, uri).map(|credential| credential.is_some())
     }
 
     /// The one token of a request, or none.
@@ -282,6 +284,28 @@ impl Extractor {
         }
         Ok(())
     }
+}
+
+/// What a glance at a request tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Glance<'a> {
+    /// No token, in no place.
+    Nothing,
+    /// The bytes behind `Bearer `. They are *not* checked: use them only to compare with a token that was, or after
+    /// looking for a comma.
+    Bearer(&'a [u8]),
+    /// Anything else: [`Extractor::find`] tells.
+    Unclear,
+}
+
+/// What follows the scheme and one space.
+#[inline]
+fn behind_bearer(value: &[u8]) -> Option<&[u8]> {
+    // Each letter without its case bit; the space as it is.
+    const CASE: [u8; 7] = [0x20, 0x20, 0x20, 0x20, 0x20, 0x20, 0];
+    let (scheme, token) = value.split_first_chunk::<7>()?;
+    let lower: [u8; 7] = std::array::from_fn(|n| scheme[n] | CASE[n]);
+    (lower == *b"bearer ").then_some(token)
 }
 
 #[derive(Default)]

@@ -182,11 +182,11 @@ impl ScopeKeys {
 
     /// The keys whose kind has its bit in `kinds`, and their places.
     #[inline]
-    pub(crate) fn among(&self, kinds: u32) -> impl Iterator<Item = (u32, u128)> + '_ {
+    pub(crate) fn among(&self, kinds: u32) -> impl Iterator<Item = (u32, u128)> + Clone + '_ {
         (0..self.count)
             .zip(&self.keys)
             .map(|(place, key)| (place, *key))
-            .filter(move |(_, key)| kinds & (1 << ScopeKey::from_u128(*key).kind() as u32) != 0)
+            .filter(move |(_, key)| kinds & ScopeKey::kind_bit(*key) != 0)
     }
 
     #[inline]

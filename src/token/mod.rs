@@ -2,6 +2,7 @@
 
 mod cache;
 mod extract;
+mod first_level;
 mod identity;
 #[cfg(feature = "jwt")]
 mod jwt;

@@ -12,6 +12,7 @@ use http::{Extensions, HeaderMap, Uri};
 use super::{
     Claims, ExtractError, Extractor, OpaqueKeys, ScopeKeys, TokenCacheConfig, VerifiedClaims, Verifier, VerifyError,
     cache::{TokenCache, Verified},
+    extract::Glance,
     strict::CompactJws,
 };
 use crate::{
@@ -311,17 +312,21 @@ impl<V: Verifier> Verify<V> {
 impl<V: Verifier> sealed::Source for Verify<V> {
     #[inline]
     fn judge(&self, head: Head<'_>, asked: Asked<'_>) -> Result<Found, Rejection> {
+        let glance = self.extractor.glance(head.headers, head.uri);
+        if glance == Glance::Nothing {
+            return Ok(Found::Nothing);
+        }
         // Both are read before anything is looked at: what changes meanwhile makes the next request look again.
         let epoch = self.verifier.epoch();
         let generation = asked.denylist.generation();
         // A token that is equal to a verified one, byte for byte, was checked for its spelling too.
-        let plain = self.extractor.plain(head.headers, head.uri);
-        let (verified, context) = match plain.and_then(|token| self.cache.get(token, epoch)) {
+        let known = if let Glance::Bearer(token) = glance { self.cache.get(token, epoch) } else { None };
+        let (verified, context) = match known {
             Some(verified) => (verified, asked.now()),
             None => {
                 let Some(credential) = self.extractor.find(head.headers, head.uri)? else { return Ok(Found::Nothing) };
                 let (token, context) = (credential.token(), asked.now());
-                let looked_up = plain == Some(token.as_bytes());
+                let looked_up = glance == Glance::Bearer(token.as_bytes());
                 let known = if looked_up { None } else { self.cache.get(token.as_bytes(), epoch) };
                 match (known, &self.opaque) {
                     (Some(verified), _) => (verified, context),

@@ -7,6 +7,7 @@ use serde::{
     de::{self, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use super::Claims;
 
@@ -69,7 +70,10 @@ pub(crate) struct Malformed;
 
 /// The members of one JSON object.
 #[derive(Default)]
-pub(crate) struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Members<'a>(List<(Cow<'a, str>, &'a RawValue)>);
+
+/// As many as nearly all tokens have cost no allocation.
+type List<T> = SmallVec<[T; 16]>;
 
 /// More members than any honest token has: bounds the work that a stranger can cause.
 const MAX_MEMBERS: usize = 256;
@@ -78,12 +82,12 @@ const MAX_TIME: f64 = 9_007_199_254_740_992.0;
 
 impl<'a> Members<'a> {
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, Malformed> {
-        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        // Checked once for all the strings in it.
+        let json = std::str::from_utf8(json).map_err(|_| Malformed)?;
+        let mut deserializer = serde_json::Deserializer::from_str(json);
         let members = deserializer.deserialize_map(MembersVisitor).map_err(|_| Malformed)?;
         deserializer.end().map_err(|_| Malformed)?;
-        let mut names: Vec<&str> = members.iter().map(|(name, _)| &**name).collect();
-        names.sort_unstable();
-        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        if has_twice(&members) {
             return Err(Malformed);
         }
         Ok(Self(members))
@@ -111,16 +115,20 @@ impl<'a> Members<'a> {
 
     /// A string that is not empty.
     pub(crate) fn string(&self, name: &str) -> Result<Option<Cow<'a, str>>, Malformed> {
-        match self.get::<Text<'a>>(name)? {
-            Some(Text(text)) if text.is_empty() => Err(Malformed),
-            text => Ok(text.map(|Text(text)| text)),
-        }
+        let Some(raw) = self.raw(name) else { return Ok(None) };
+        // A string without an escape stands there as it is: its end and its bytes were checked with the object's.
+        let plain = raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let text = match plain.filter(|text| memchr::memchr(b'\\', text.as_bytes()).is_none()) {
+            Some(text) => Cow::Borrowed(text),
+            None => serde_json::from_str::<Text<'a>>(raw.get()).map(|Text(text)| text).map_err(|_| Malformed)?,
+        };
+        if text.is_empty() { Err(Malformed) } else { Ok(Some(text)) }
     }
 
     /// A NumericDate in whole seconds, rounded down, within [0, 2^53).
     pub(crate) fn time(&self, name: &str) -> Result<Option<u64>, Malformed> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
-        if let Ok(seconds) = serde_json::from_str::<u64>(raw.get()) {
+        if let Ok(seconds) = raw.get().parse::<u64>() {
             return if (seconds as f64) < MAX_TIME { Ok(Some(seconds)) } else { Err(Malformed) };
         }
         match serde_json::from_str::<f64>(raw.get()) {
@@ -158,17 +166,24 @@ impl<'a> Members<'a> {
     }
 }
 
+fn has_twice(members: &[(Cow<'_, str>, &RawValue)]) -> bool {
+    let mut names: List<&str> = members.iter().map(|(name, _)| &**name).collect();
+    // Any order brings equal ones together; most differ in length already.
+    names.sort_unstable_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
+    names.windows(2).any(|pair| pair[0] == pair[1])
+}
+
 struct MembersVisitor;
 
 impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+    type Value = List<(Cow<'de, str>, &'de RawValue)>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::with_capacity(16);
+        let mut members = List::new();
         while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
             if members.len() == MAX_MEMBERS {
                 return Err(de::Error::custom("too many members"));
@@ -219,11 +234,27 @@ fn signing_input_sha256(signing_input: &[u8]) -> [u8; 32] {
     Sha256::digest(signing_input).into()
 }
 
+/// Bytes decoded from base64url. As many as nearly all tokens have cost no allocation.
+type Part<const N: usize> = SmallVec<[u8; N]>;
+
+/// base64url without padding (RFC 7515 §2), canonical.
+fn decoded<const N: usize>(part: &str) -> Result<Part<N>, Malformed>
+where
+    [u8; N]: smallvec::Array<Item = u8>,
+{
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    let most = part.len() / 4 * 3 + 3;
+    let mut bytes = if most <= N { Part::from_buf_and_len([0; N], most) } else { vec![0; most].into() };
+    let length = URL_SAFE_NO_PAD.decode_slice(part, &mut bytes).map_err(|_| Malformed)?;
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
 /// The parts of a compact JWS, decoded; the signature stays encoded.
 pub(crate) struct CompactJws<'a> {
     #[cfg_attr(not(any(feature = "jwt", feature = "endpoint")), expect(dead_code, reason = "a look needs it not"))]
-    pub(crate) header: Vec<u8>,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) header: Part<128>,
+    pub(crate) payload: Part<1024>,
     pub(crate) signing_input: &'a str,
     #[cfg_attr(not(feature = "jwt"), expect(dead_code, reason = "only a verifier needs it"))]
     pub(crate) signature: &'a str,
@@ -232,12 +263,12 @@ pub(crate) struct CompactJws<'a> {
 impl<'a> CompactJws<'a> {
     /// Splits and decodes; base64url without padding, canonical, exactly three parts, no empty header or payload.
     pub(crate) fn parse(token: &'a str) -> Result<Self, Malformed> {
-        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-        let (signing_input, signature) = token.rsplit_once('.').ok_or(Malformed)?;
-        let (header, payload) = signing_input.split_once('.').ok_or(Malformed)?;
-        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Malformed);
-        // Decoding the header refuses a fourth part too, since a dot is not base64url.
-        Ok(Self { header: decode(header)?, payload: decode(payload)?, signing_input, signature })
+        let end = memchr::memrchr(b'.', token.as_bytes()).ok_or(Malformed)?;
+        let (signing_input, signature) = (&token[..end], &token[end + 1..]);
+        let middle = memchr::memchr(b'.', signing_input.as_bytes()).ok_or(Malformed)?;
+        let (header, payload) = (&signing_input[..middle], &signing_input[middle + 1..]);
+        // Decoding refuses a fourth part too, since a dot is not base64url.
+        Ok(Self { header: decoded(header)?, payload: decoded(payload)?, signing_input, signature })
     }
 
     /// Whether a string is shaped like a JWS at all; anything else is an opaque token.

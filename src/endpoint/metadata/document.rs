@@ -58,12 +58,12 @@ pub(super) fn merge(object: &[u8], members: &[Member]) -> Option<Bytes> {
     serde_json::to_vec(&Merged { theirs: &theirs, ours: members }).ok().map(Bytes::from)
 }
 
-struct Merged<'a> {
-    theirs: &'a Members<'a>,
+struct Merged<'a, 'b> {
+    theirs: &'a Members<'b>,
     ours: &'a [Member],
 }
 
-impl Serialize for Merged<'_> {
+impl Serialize for Merged<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         for (name, value) in self.theirs.iter() {

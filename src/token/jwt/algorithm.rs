@@ -97,24 +97,6 @@ impl Algorithm {
     pub(crate) fn is_hmac(self) -> bool {
         self.family() == Family::Hmac
     }
-
-    pub(super) const fn to_jsonwebtoken(self) -> jsonwebtoken::Algorithm {
-        use jsonwebtoken::Algorithm as Jwt;
-        match self {
-            Self::HS256 => Jwt::HS256,
-            Self::HS384 => Jwt::HS384,
-            Self::HS512 => Jwt::HS512,
-            Self::RS256 => Jwt::RS256,
-            Self::RS384 => Jwt::RS384,
-            Self::RS512 => Jwt::RS512,
-            Self::PS256 => Jwt::PS256,
-            Self::PS384 => Jwt::PS384,
-            Self::PS512 => Jwt::PS512,
-            Self::ES256 => Jwt::ES256,
-            Self::ES384 => Jwt::ES384,
-            Self::EdDSA => Jwt::EdDSA,
-        }
-    }
 }
 
 impl fmt::Display for Algorithm {

@@ -3,11 +3,18 @@
 use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::{
+    constant_time,
+    error::KeyRejected,
+    hmac,
+    io::Positive,
+    rsa,
+    signature::{self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm},
+};
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use jsonwebtoken::{DecodingKey, DecodingKeyKind, crypto::aws_lc::DEFAULT_PROVIDER};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
@@ -77,11 +84,21 @@ pub(super) struct Key {
     /// The only algorithm that it may be used with, where its JWK says so.
     alg: Option<Algorithm>,
     family: Family,
-    key: DecodingKey,
+    key: Ready,
+}
+
+/// Parsed once: that alone costs a tenth of a verification.
+enum Ready {
+    Secret {
+        secret: Zeroizing<Box<[u8]>>,
+        keys: Box<[(Algorithm, hmac::Key)]>,
+    },
+    /// RSA keys are bound to hash and padding, so that there is one for each.
+    Public(Box<[(Algorithm, ParsedPublicKey)]>),
 }
 
 impl Key {
-    fn new(family: Family, key: DecodingKey) -> Self {
+    fn new(family: Family, key: Ready) -> Self {
         Self { kid: None, alg: None, family, key }
     }
 
@@ -91,7 +108,13 @@ impl Key {
         if secret.len() < SHORTEST {
             return Err(KeyError::SecretTooShort);
         }
-        Ok(Self::new(Family::Hmac, DecodingKey::from_secret(secret)))
+        let keys = [
+            (Algorithm::HS256, hmac::HMAC_SHA256),
+            (Algorithm::HS384, hmac::HMAC_SHA384),
+            (Algorithm::HS512, hmac::HMAC_SHA512),
+        ];
+        let keys = keys.map(|(alg, hash)| (alg, hmac::Key::new(hash, secret))).into();
+        Ok(Self::new(Family::Hmac, Ready::Secret { secret: Zeroizing::new(secret.into()), keys }))
     }
 
     /// A public key in PEM: SubjectPublicKeyInfo, or RSAPublicKey.
@@ -130,9 +153,9 @@ impl Key {
                 return Self::ec(family, x, y);
             }
         }
-        let (n, e) =
-            (DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(der).map_err(|_| KeyError::Unsupported)?;
-        Self::rsa(&n, &e)
+        let key = rsa::PublicKey::from_der(der).map_err(|_| KeyError::Unsupported)?;
+        let bytes = |number: Positive<'_>| number.big_endian_without_leading_zero().to_vec();
+        Self::rsa(&bytes(key.modulus()), &bytes(key.exponent()))
     }
 
     fn rsa(n: &[u8], e: &[u8]) -> Result<Self, KeyError> {
@@ -146,22 +169,45 @@ impl Key {
         if !(2048..=8192).contains(&bits) || !odd(n) || !odd(e) || e == [1] || e.len() > 4 {
             return Err(KeyError::Unsupported);
         }
-        Ok(Self::new(Family::Rsa, DecodingKey::from_rsa_raw_components(n, e)))
+        const ALGORITHMS: [(Algorithm, &RsaParameters); 6] = [
+            (Algorithm::RS256, &signature::RSA_PKCS1_2048_8192_SHA256),
+            (Algorithm::RS384, &signature::RSA_PKCS1_2048_8192_SHA384),
+            (Algorithm::RS512, &signature::RSA_PKCS1_2048_8192_SHA512),
+            (Algorithm::PS256, &signature::RSA_PSS_2048_8192_SHA256),
+            (Algorithm::PS384, &signature::RSA_PSS_2048_8192_SHA384),
+            (Algorithm::PS512, &signature::RSA_PSS_2048_8192_SHA512),
+        ];
+        let parse = |(alg, parameters)| Ok((alg, RsaPublicKeyComponents { n, e }.to_parsed_public_key(parameters)?));
+        let keys: Result<_, KeyRejected> = ALGORITHMS.into_iter().map(parse).collect();
+        Ok(Self::new(Family::Rsa, Ready::Public(keys.map_err(|_| KeyError::Unsupported)?)))
     }
 
     fn ec(family: Family, x: &[u8], y: &[u8]) -> Result<Self, KeyError> {
-        let length = if family == Family::P256 { 32 } else { 48 };
+        let (alg, parameters, length): (_, &'static dyn VerificationAlgorithm, _) = match family {
+            Family::P256 => (Algorithm::ES256, &signature::ECDSA_P256_SHA256_FIXED, 32),
+            _ => (Algorithm::ES384, &signature::ECDSA_P384_SHA384_FIXED, 48),
+        };
         if x.len() != length || y.len() != length {
             return Err(KeyError::Unsupported);
         }
-        Ok(Self::new(family, DecodingKey::from_ec_der(&[&[4], x, y].concat())))
+        Self::public(family, alg, parameters, &[&[4], x, y].concat())
     }
 
     fn ed25519(key: &[u8]) -> Result<Self, KeyError> {
         if key.len() != 32 {
             return Err(KeyError::Unsupported);
         }
-        Ok(Self::new(Family::Ed25519, DecodingKey::from_ed_der(key)))
+        Self::public(Family::Ed25519, Algorithm::EdDSA, &signature::ED25519, key)
+    }
+
+    fn public(
+        family: Family,
+        alg: Algorithm,
+        parameters: &'static dyn VerificationAlgorithm,
+        key: &[u8],
+    ) -> Result<Self, KeyError> {
+        let key = ParsedPublicKey::new(parameters, key).map_err(|_| KeyError::Unsupported)?;
+        Ok(Self::new(family, Ready::Public([(alg, key)].into())))
     }
 
     /// A JWK (RFC 7517 §4, RFC 7518 §6, RFC 8037 §2), if it may be used to verify signatures.
@@ -198,23 +244,28 @@ impl Key {
     }
 
     /// Whether it made this signature.
-    ///
-    /// jsonwebtoken's provider is called by name: the process-wide one panics where none was chosen.
-    pub(super) fn verifies(&self, alg: Algorithm, signing_input: &str, signature: &Vec<u8>) -> bool {
+    pub(super) fn verifies(&self, alg: Algorithm, signing_input: &str, signature: &[u8]) -> bool {
+        let message = signing_input.as_bytes();
         self.fits(alg)
-            && (DEFAULT_PROVIDER.verifier_factory)(&alg.to_jsonwebtoken(), &self.key)
-                .is_ok_and(|verifier| verifier.verify(signing_input.as_bytes(), signature).is_ok())
+            && match &self.key {
+                Ready::Secret { keys, .. } => {
+                    keys.iter().any(|(of, key)| *of == alg && hmac::verify(key, message, signature).is_ok())
+                }
+                Ready::Public(keys) => {
+                    keys.iter().any(|(of, key)| *of == alg && key.verify_sig(message, signature).is_ok())
+                }
+            }
     }
 }
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        use DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
-        let same = match (self.key.kind(), other.key.kind()) {
-            (SecretOrDer(bytes), SecretOrDer(others)) => bytes == others,
-            (RsaModulusExponent { n, e }, RsaModulusExponent { n: other_n, e: other_e }) => {
-                n == other_n && e == other_e
+        let public = |keys: &[(Algorithm, ParsedPublicKey)]| keys.first().map(|(_, key)| key.as_ref().to_vec());
+        let same = match (&self.key, &other.key) {
+            (Ready::Secret { secret, .. }, Ready::Secret { secret: others, .. }) => {
+                constant_time::verify_slices_are_equal(secret, others).is_ok()
             }
+            (Ready::Public(keys), Ready::Public(others)) => public(keys) == public(others),
             _ => false,
         };
         same && self.kid == other.kid && self.alg == other.alg && self.family == other.family

@@ -56,8 +56,6 @@ const MAX_TRIES: usize = 16;
 /// The issuer is picked by the exact `iss`; only its own keys, algorithms and audiences count then. Tokens with a
 /// `crit` header are refused (RFC 7515 §4.1.11), and so are those with a member twice or a claim of a wrong type.
 ///
-/// jsonwebtoken's process-wide provider is neither read nor set.
-///
 /// ```
 /// use tower_revocation::token::{Algorithm, Issuer, JwtVerifier, Keys, Verifier, VerifyError};
 ///
@@ -369,7 +367,7 @@ impl Trusted {
         alg: Algorithm,
         kid: Option<&str>,
         signing_input: &str,
-        signature: &Vec<u8>,
+        signature: &[u8],
         times: Times,
     ) -> Result<(), VerifyError> {
         let mut tries = MAX_TRIES;

@@ -392,6 +392,28 @@ fn kid() {
     assert_eq!(many(16), Err(VerifyError::Signature));
 }
 
+/// A signature counts only under the algorithm that the header names, whatever else the key could do.
+#[test]
+fn the_algorithm_that_is_named_made_the_signature() {
+    let claims = claims_ok().to_string();
+    let hmac = Signer::Hmac(vec![7; 32]);
+    let families = [
+        (&*RSA, [Algorithm::RS256, Algorithm::RS384, Algorithm::PS256, Algorithm::PS512].as_slice()),
+        (&hmac, [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512].as_slice()),
+    ];
+    for (signer, algorithms) in families {
+        let keys = Keys::jwks(signer.jwk().to_string());
+        let verifier = build(issuer().algorithms(algorithms.iter().copied()).keys(keys)).unwrap();
+        for named in algorithms {
+            for used in algorithms {
+                let token = signer.raw(*used, &json!({"alg": named.as_str()}).to_string(), &claims);
+                let verdict = if named == used { Ok(()) } else { Err(VerifyError::Signature) };
+                assert_eq!(judge(&verifier, &token), verdict, "{named}, signed with {used}");
+            }
+        }
+    }
+}
+
 #[test]
 fn crit_is_refused() {
     let verifier = rsa_verifier();
