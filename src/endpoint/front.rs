@@ -89,9 +89,10 @@ impl<I: IdentitySource, D> FrontLayer<I, D> {
         self.front.endpoints.find(path).map(Target::endpoint)
     }
 
-    /// Whether requests to this path are more than checked: an endpoint's, for metadata, or the recorder's.
-    pub fn takes_part_in(&self, path: &str) -> bool {
-        self.front.way(path).is_some()
+    /// Whether an endpoint or the recorder judges requests to this path. Those for metadata, which may lie under any
+    /// path, are only checked, as all others are.
+    pub fn judges(&self, path: &str) -> bool {
+        !matches!(self.front.way(path), None | Some(Way::Metadata))
     }
 
     /// The endpoints, with their switches.

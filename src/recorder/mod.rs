@@ -253,6 +253,22 @@ impl Recorder {
         Ok(self.find(token).await?.map(|(grant, _)| grant))
     }
 
+    /// Whether an access token that a client presents, opaque or not, was seen issued and may still be used: its time is
+    /// not over, and neither it nor its grant was revoked. Whatever names the grant counts, also what another node
+    /// revoked that knows nothing of this token.
+    ///
+    /// # Errors
+    ///
+    /// Where the store cannot be read.
+    pub async fn is_usable(&self, token: &str) -> Result<bool, BackendError> {
+        let Some((grant, member)) = self.find(token).await? else { return Ok(false) };
+        let denylist = self.revocations.denylist();
+        let over = member.expires.saturating_add(denylist.lifetimes().leeway_secs()) <= denylist.now().unix();
+        // What a stale list is good for, the guard decides.
+        let revoked = || matches!(self.check(&grant, &member), Err(Denied::InvalidGrant));
+        Ok(member.kind == MemberKind::Access && !over && !grant.ended && !revoked())
+    }
+
     /// The grants that a scope is about, those included that have ended.
     ///
     /// # Errors

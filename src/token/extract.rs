@@ -214,6 +214,11 @@ impl Extractor {
                 found.token(trim(value.as_bytes()))?;
             }
         }
+        // Some servers take `_` in names for `-` (CGI): a header that only then is ours must not slip by.
+        let is_alias = |name: &HeaderName| self.headers.iter().any(|ours| ours != name && are_alike(ours, name));
+        if !self.headers.is_empty() && headers.keys().any(is_alias) {
+            return Err(ExtractError::UnreadPlace);
+        }
         self.unread_places(headers, uri)?;
         if found.count > 1 {
             return Err(ExtractError::Several);
@@ -381,6 +386,14 @@ fn trim(bytes: &[u8]) -> &[u8] {
     &bytes[start..end]
 }
 
+/// Whether two names are one to a server that takes `_` for `-`.
+fn are_alike(one: &HeaderName, other: &HeaderName) -> bool {
+    let bytes = |name: &HeaderName| {
+        name.as_str().bytes().map(|byte| if byte == b'_' { b'-' } else { byte }).collect::<Vec<_>>()
+    };
+    one.as_str().len() == other.as_str().len() && bytes(one) == bytes(other)
+}
+
 /// Whether a query names the parameter `access_token`, however its letters are escaped.
 fn names_access_token(query: &str) -> bool {
     // A semicolon separates parameters for some servers.
@@ -509,6 +522,8 @@ mod tests {
         assert_eq!(one("cookie", "%53ession=abc"), Ok(None));
         assert_eq!(one("x-token", " abc "), Ok(Some("abc".to_owned())));
         assert_eq!(one("x-token", "abc,def"), Err(ExtractError::Malformed));
+        assert_eq!(one("x_token", "abc"), Err(ExtractError::UnreadPlace), "a server may take it for x-token");
+        assert_eq!(one("x_tokens", "abc"), Ok(None));
         let two = [("cookie", "session=abc"), ("x-token", "abc")];
         assert_eq!(find_with(&extractor, two, "/"), Err(ExtractError::Several));
     }

@@ -149,11 +149,10 @@ impl Engine {
     /// # Errors
     ///
     /// Where a key cannot be used.
-    pub async fn check(mut config: Config) -> Result<(), EngineError> {
+    pub async fn dry(mut config: Config) -> Result<Arc<Self>, EngineError> {
+        parts::check_backend(&config).await?;
         config.backend.keep_copy = None;
-        let engine = Self::start_on(backend::Memory::new(), config, Run::Dry).await?;
-        engine.revocations.shutdown().await;
-        Ok(())
+        Self::start_on(backend::Memory::new(), config, Run::Dry).await
     }
 
     async fn start_on(backend: impl backend::Backend, config: Config, run: Run) -> Result<Arc<Self>, EngineError> {
@@ -318,10 +317,7 @@ impl Engine {
                     session.map(|session| session.is_some()).map_err(|error| error.to_string())
                 }
                 (None, Some(Learns { recorder, .. })) => match token {
-                    Some(token) => {
-                        let grant = recorder.family_of(token).await;
-                        grant.map(|grant| grant.is_some()).map_err(|error| error.to_string())
-                    }
+                    Some(token) => recorder.is_usable(token).await.map_err(|error| error.to_string()),
                     None => Ok(true),
                 },
                 _ => Ok(true),

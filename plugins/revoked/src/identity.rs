@@ -44,11 +44,7 @@ impl IdentityHeaders {
 
     /// Each header with its value for the sender of a request; empty where nothing is known.
     pub fn of<'a>(&'a self, identity: Option<&'a Identity>) -> impl Iterator<Item = (&'a HeaderName, HeaderValue)> {
-        self.0.iter().map(move |(name, claim)| {
-            let value = identity.and_then(|identity| claim.of(identity)).unwrap_or_default();
-            // Claims are text; what no header can carry is as good as unknown.
-            (name, HeaderValue::from_bytes(value.as_bytes()).unwrap_or(HeaderValue::from_static("")))
-        })
+        self.0.iter().map(move |(name, claim)| (name, in_header(identity.and_then(|identity| claim.of(identity)))))
     }
 
     /// Puts them into `headers`, in place of what is there.
@@ -57,6 +53,13 @@ impl IdentityHeaders {
             headers.insert(name, value);
         }
     }
+}
+
+/// A claim as a header carries it. What none can carry is as good as unknown: also white space at an end, without which
+/// whoever reads the header would see another user.
+pub(crate) fn in_header(claim: Option<&str>) -> HeaderValue {
+    let claim = claim.filter(|claim| claim.trim_matches([' ', '\t']) == *claim).unwrap_or_default();
+    HeaderValue::from_bytes(claim.as_bytes()).unwrap_or(HeaderValue::from_static(""))
 }
 
 impl Claim {

@@ -2,9 +2,11 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 use tower_revocation::{
+    backend::{self, Redis},
     denylist::{Mode, Staleness, Tiered},
     directory::{ClaimsOnly, Directory, FileDirectory, SqlDirectory, SqlStatements},
     endpoint::{CertificateHeader, CertificateName, Client, Clients, RegisteredClient, SecretMethod},
@@ -51,6 +53,18 @@ pub(crate) fn sync(config: &Config, digest_key: Option<String>) -> SyncConfig {
     sync.digest_key = digest_key;
     sync.keep_copy = config.backend.keep_copy.as_ref().map(|path| config.path(path));
     sync
+}
+
+/// Whether the URL of the store can be one; nothing is opened.
+pub(crate) async fn check_backend(config: &Config) -> Result<(), Fault> {
+    let url = config.backend.url.expose();
+    let checked = match url.split_once(':').map_or("", |(scheme, _)| scheme).to_ascii_lowercase().as_str() {
+        "sqlite" | "postgres" | "postgresql" | "nats" | "tls" => Ok(()),
+        scheme if scheme.starts_with("redis") => Redis::options(url).map(drop),
+        // Memory, or what is refused by its name.
+        _ => backend::connect(url).await.map(drop),
+    };
+    checked.map_err(|error| Fault::new("backend.url", error))
 }
 
 fn lifetimes(config: &Config) -> Lifetimes {
@@ -438,31 +452,35 @@ impl Senders {
         self.by_id.is_empty()
     }
 
-    /// By the keys of the client that the token names as its `sub`: whoever has no such key is not that client.
+    /// By the keys of the client that the token names as its `sub`, and no others: whoever has no such key is not that
+    /// client, and what becomes of another client's keys makes no difference.
     fn verified_by_its_own(
         &self,
+        token: &str,
         verify: impl Fn(&JwtVerifier) -> Result<Identity, VerifyError>,
     ) -> Result<Identity, VerifyError> {
-        let mut outcome = Err(VerifyError::Signature);
-        for (id, verifier) in &self.by_id {
-            match verify(verifier) {
-                Ok(identity) if identity.sub() == Some(id) => return Ok(identity),
-                // Another client's keys that are still on their way must not hide a sender whose own are here.
-                Err(VerifyError::KeyNotAvailable) => outcome = Err(VerifyError::KeyNotAvailable),
-                _ => {}
-            }
-        }
-        outcome
+        let named = named_in(token).ok_or(VerifyError::Malformed)?;
+        let known = self.by_id.iter().find(|(id, _)| *id == named);
+        let (id, verifier) = known.ok_or(VerifyError::Signature)?;
+        let identity = verify(verifier)?;
+        if identity.sub() == Some(id) { Ok(identity) } else { Err(VerifyError::Signature) }
     }
+}
+
+/// The `sub` of a token that nobody has verified yet.
+fn named_in(token: &str) -> Option<String> {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
+    claims.get("sub")?.as_str().map(str::to_owned)
 }
 
 impl Verifier for Senders {
     fn verify(&self, token: &str, now: u64) -> Result<Identity, VerifyError> {
-        self.verified_by_its_own(|verifier| verifier.verify(token, now))
+        self.verified_by_its_own(token, |verifier| verifier.verify(token, now))
     }
 
     fn verify_expired(&self, token: &str, now: u64) -> Result<Identity, VerifyError> {
-        self.verified_by_its_own(|verifier| verifier.verify_expired(token, now))
+        self.verified_by_its_own(token, |verifier| verifier.verify_expired(token, now))
     }
 
     fn epoch(&self) -> u64 {

@@ -1,10 +1,15 @@
 //! Runs every door that the configuration opens, until a signal ends it.
 
-use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 
@@ -47,6 +52,31 @@ impl From<io::Error> for ServeError {
     }
 }
 
+/// What the daemon is told by.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the one that ends it.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// A running daemon.
 #[derive(Debug)]
 pub struct Daemon {
@@ -71,6 +101,30 @@ impl Daemon {
             return Err(error);
         }
         Ok(daemon)
+    }
+
+    /// Starts what the file says, and runs until SIGTERM or SIGINT, then ends in an orderly way; SIGHUP reads the file anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`Daemon::start`].
+    pub async fn run(file: PathBuf) -> Result<(), ServeError> {
+        // From the first moment on: a store may take its time to answer, and SIGHUP would end who does not listen for it.
+        let mut signals = Signals::new()?;
+        let daemon = tokio::select! {
+            daemon = Self::start(file) => daemon?,
+            () = signals.end() => return Ok(()),
+        };
+        let Signals { hangup, terminate, interrupt } = &mut signals;
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => daemon.reload().await,
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+        daemon.stop().await;
+        Ok(())
     }
 
     async fn open(&self, config: &Config) -> Result<(), ServeError> {
@@ -127,12 +181,34 @@ impl Daemon {
     /// # Errors
     ///
     /// Where it could not.
-    pub async fn check(file: &std::path::Path) -> Result<(), ServeError> {
+    pub async fn check(file: &Path) -> Result<(), ServeError> {
         let config = config::load(file).map_err(ServeError::Config)?;
+        Self::check_read(config, file).await
+    }
+
+    async fn check_read(config: Config, file: &Path) -> Result<(), ServeError> {
+        let fault = |fault: Fault| explained(EngineError::Config(fault), file);
         if let Some(section) = &config.admin {
-            Access::check(&config, section).map_err(|fault| explained(EngineError::Config(fault), file))?;
+            Access::check(&config, section).map_err(fault)?;
         }
-        Engine::check(config).await.map_err(|error| explained(error, file))
+        if let Some(section) = &config.tls {
+            Acceptor::new(&config, section).map_err(fault)?;
+        }
+        let engine = Engine::dry(config.clone()).await.map_err(|error| explained(error, file))?;
+        let doors = Self::check_doors(&engine, &config);
+        engine.revocations().shutdown().await;
+        doors.map_err(fault)
+    }
+
+    fn check_doors(engine: &Arc<Engine>, config: &Config) -> Result<(), Fault> {
+        MainListener::new(Arc::clone(engine))?;
+        if let Some(section) = &config.forward_auth {
+            ForwardAuth::new(Arc::clone(engine), &section.identity_headers)?;
+        }
+        if let Some(section) = &config.ext_authz {
+            ExtAuthz::new(Arc::clone(engine), section)?;
+        }
+        Ok(())
     }
 
     /// What decides.
@@ -140,30 +216,11 @@ impl Daemon {
         &self.engine
     }
 
-    /// Runs until SIGTERM or SIGINT, then ends in an orderly way; SIGHUP reads the file anew.
-    ///
-    /// # Errors
-    ///
-    /// Where signals cannot be listened for.
-    pub async fn run(self) -> Result<(), ServeError> {
-        let (mut hangup, mut terminate, mut interrupt) =
-            (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        loop {
-            tokio::select! {
-                _ = hangup.recv() => self.reload().await,
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-            }
-        }
-        self.stop().await;
-        Ok(())
-    }
-
     async fn reload(&self) {
         let file = self.file.clone();
         let read = tokio::task::spawn_blocking(move || config::load(&file)).await;
         let reloaded = match read {
-            Ok(Ok(config)) => self.engine.reload(config).await.map_err(|error| explained(error, &self.file)),
+            Ok(Ok(config)) => self.take_over(config).await,
             Ok(Err(error)) => Err(ServeError::Config(error)),
             Err(error) => Err(ServeError::Io(io::Error::other(error))),
         };
@@ -178,6 +235,12 @@ impl Daemon {
             ),
             Err(error) => tracing::error!(%error, "the configuration was refused; the running one stays"),
         }
+    }
+
+    /// Refuses what no daemon could start with, in sections that count from the next start on too.
+    async fn take_over(&self, config: Config) -> Result<Vec<&'static str>, ServeError> {
+        Self::check_read(config.clone(), &self.file).await?;
+        self.engine.reload(config).await.map_err(|error| explained(error, &self.file))
     }
 
     async fn stop(self) {
@@ -200,7 +263,7 @@ async fn listening(address: SocketAddr, key: &str, name: &str) -> io::Result<Tcp
 }
 
 /// The error with the line of the key that it is about.
-fn explained(error: EngineError, file: &std::path::Path) -> ServeError {
+fn explained(error: EngineError, file: &Path) -> ServeError {
     match error {
         EngineError::Config(fault) => ServeError::Config(config::at(file, fault)),
         error => ServeError::Engine(error),

@@ -5,7 +5,7 @@ mod admin_common;
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _};
 
-use admin_common::{Daemon, ISSUER, TOKEN, check_config, eventually, free_port, http, jwt};
+use admin_common::{Daemon, ISSUER, TOKEN, check_config, eventually, free_port, http, jwt, revoked};
 use serde_json::{Value, json};
 
 fn subject(sub: &str) -> Value {
@@ -459,6 +459,59 @@ fn sighup_reads_the_file_anew_and_refuses_a_bad_one() {
     assert!(daemon.log().contains("endpoints.token.enabld: unknown key"), "{}", daemon.log());
     assert_eq!(endpoint("new:n3w-secret"), 200, "the running one stays");
     assert_eq!(daemon.get("/api/v1/endpoints").json()["endpoints"]["session"]["enabled"], false);
+}
+
+#[test]
+fn sighup_refuses_what_no_daemon_could_start_with() {
+    let daemon = Daemon::start();
+    let text = fs::read_to_string(daemon.config()).unwrap();
+    for (faulty, expected) in [
+        (format!("{text}[tls]\ncert_file = \"nowhere\"\nkey_file = \"nowhere\"\n"), "tls.cert_file: "),
+        (text.replace("token_file = \"token\"", "token_file = \"nowhere\""), "admin.token_file: "),
+    ] {
+        daemon.write_config(&faulty);
+        daemon.reload("the configuration was refused");
+        assert!(daemon.log().contains(expected), "{}", daemon.log());
+    }
+    daemon.write_config(&text);
+    daemon.reload("the configuration was read anew");
+}
+
+#[test]
+fn signals_count_from_the_first_moment_on() {
+    let store = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", store.local_addr().unwrap());
+    let daemon = Daemon::prepared(&url, true, "");
+    let mut child = revoked().args(["serve", "--config"]).arg(daemon.config()).spawn().unwrap();
+    // It asks a store that does not answer.
+    let _asks = store.accept().unwrap();
+    let tell = |signal: &str| std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+    assert!(tell("-HUP").unwrap().success() && tell("-TERM").unwrap().success());
+    eventually("the daemon has ended", || child.try_wait().unwrap().is_some());
+    let status = child.wait().unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn an_endpoint_is_turned_one_way_only() {
+    let daemon = Daemon::start();
+    let headers = [&format!("authorization: Bearer {TOKEN}"), "content-type: application/json"];
+    let answer = daemon.ask("PUT", "/api/v1/endpoints", &headers, r#"{"token":true,"token":false}"#);
+    assert_eq!(answer.status, 422, "{}", answer.body);
+    assert_eq!(daemon.get("/api/v1/endpoints").json()["endpoints"]["token"]["enabled"], true);
+}
+
+#[test]
+fn a_path_says_which_methods_it_takes() {
+    let daemon = Daemon::start();
+    for (method, path, allow) in [
+        ("OPTIONS", "/api/v1/revocations", "GET, POST, HEAD"),
+        ("DELETE", "/livez", "GET, HEAD"),
+        ("GET", "/api/v1/import", "POST"),
+    ] {
+        let answer = daemon.ask(method, path, &[], "");
+        assert_eq!((answer.status, answer.header("allow")), (405, Some(allow)), "{method} {path}");
+    }
 }
 
 #[test]

@@ -354,3 +354,126 @@ fn the_example_can_be_used_as_it_is() {
         .arg(daemon.path("admin.token"));
     run(ask, "").succeeded();
 }
+
+#[test]
+fn what_others_put_into_the_environment_does_no_harm() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+    let daemon = Daemon::prepared("sqlite://revoked.db", true, "");
+    let check = |name: &str| {
+        let mut command = revoked();
+        command.args(["config", "check"]).arg(daemon.config()).env(name, OsStr::from_bytes(b"\xff"));
+        run(command, "")
+    };
+    check("LS_COLORS").succeeded();
+    let ours = check("REVOKED__BACKEND__NODE");
+    assert_eq!(ours.code, 2);
+    assert!(ours.err.contains("REVOKED__BACKEND__NODE: is no UTF-8"), "{ours:?}");
+}
+
+#[test]
+fn a_check_covers_everything_that_the_daemon_opens() {
+    let daemon = Daemon::prepared("sqlite://revoked.db", true, "");
+    let text = fs::read_to_string(daemon.config()).unwrap();
+    let with = |more: &str| format!("{text}{more}");
+    for (faulty, expected) in [
+        (with("[tls]\ncert_file = \"nowhere\"\nkey_file = \"nowhere\"\n"), "tls.cert_file: "),
+        (with("[forward_auth]\nidentity_headers = [\"no header\"]\n"), "forward_auth.identity_headers"),
+        (with("[ext_authz]\nidentity_headers = [\"no header\"]\n"), "ext_authz.identity_headers"),
+        (text.replace("http://127.0.0.1", "ftp://127.0.0.1"), "upstream.url: "),
+        (text.replace("sqlite://revoked.db", "reddis://u:hunter2@h"), "backend.url: "),
+        (text.replace("sqlite://revoked.db", "redis://u:hunter2@h:port"), "backend.url: "),
+    ] {
+        daemon.write_config(&faulty);
+        let checked = check_config(&daemon.config());
+        assert_eq!(checked.code, 2, "{faulty}");
+        assert!(checked.err.contains(expected) && !checked.err.contains("hunter2"), "{expected} {checked:?}");
+    }
+    assert!(!daemon.path("revoked.db").exists(), "a look changes nothing");
+}
+
+#[test]
+fn every_token_that_can_be_revoked_can_be_lifted() {
+    let daemon =
+        Daemon::prepared("sqlite://revoked.db", true, "[recorder]\ntoken_endpoint = \"/oauth/token\"\n").running();
+    daemon.cli_with(&["revoke", "--token", "-"], "an-opaque-token").succeeded();
+    let id = daemon.cli(&["list", "--json"]).succeeded().json()["id"].clone();
+    let lifted = daemon.cli_with(&["lift", "--json", "--token", "-"], "an-opaque-token").succeeded();
+    assert_eq!(lifted.json()["lifted"], json!([id]));
+
+    // As tokens without `jti` are.
+    let scope = |byte: &str| json!({ "kind": "signing_input", "iss": ISSUER, "sha256": byte.repeat(32) });
+    let id = daemon.revoke(scope("aa"))["id"].clone();
+    daemon.revoke(scope("bb"));
+    for more in ["", &format!("&scope=signing_input&iss={ISSUER}")] {
+        let found = daemon.get(&format!("/api/v1/revocations?sha256={}{more}", "aa".repeat(32))).json();
+        let ids: Vec<_> = found["revocations"].as_array().unwrap().iter().map(|found| &found["id"]).collect();
+        assert_eq!(ids, [&id], "{found}");
+    }
+}
+
+#[test]
+fn without_a_reader_nothing_looks_like_success() {
+    let daemon = Daemon::start();
+    let token = jwt(json!({}));
+    for arguments in [&["check", token.as_str()][..], &["list"], &["status", "--json"], &["completions", "bash"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = revoked();
+        command.args(arguments).env("REVOKED_CONFIG", daemon.config()).stdout(writer);
+        let ended = command.stderr(std::process::Stdio::piped()).output().unwrap();
+        assert_eq!((ended.status.code(), ended.stderr), (Some(1), Vec::new()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_cutoff_that_would_not_hold_is_refused() {
+    let daemon = Daemon::start();
+    for cutoff in ["2099-01-01T00:00:00Z", &(unix() + 3600).to_string()] {
+        let refused = daemon.cli(&["revoke", "--subject", "alice", "--cutoff", cutoff]);
+        assert_eq!(refused.code, 1, "{refused:?}");
+        assert!(refused.err.contains("in the future"), "{refused:?}");
+    }
+    let later = unix() + 3600;
+    let line = json!({ "scope": { "kind": "subject", "iss": ISSUER, "sub": "alice" }, "cutoff": later, "retain_until": later });
+    let imported = daemon.cli_with(&["import", "-"], &line.to_string());
+    assert_eq!(imported.code, 1);
+    assert!(imported.err.contains("-:1: its cutoff is in the future"), "{imported:?}");
+    assert_eq!(daemon.cli(&["list", "--json"]).succeeded().out, "");
+    daemon.cli(&["revoke", "--subject", "alice", "--cutoff", &(unix() + 5).to_string()]).succeeded();
+    assert_eq!(daemon.cli(&["revoke", "--subject", "bob", "--reason", ""]).code, 2);
+}
+
+#[test]
+fn an_export_replaces_files_only() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let daemon = Daemon::start();
+    daemon.revoke(json!({ "kind": "subject", "iss": ISSUER, "sub": "alice" }));
+    let pipe = daemon.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (sender, read) = std::sync::mpsc::channel();
+    let reads = pipe.clone();
+    std::thread::spawn(move || sender.send(fs::read_to_string(reads).unwrap()));
+    daemon.cli(&["export", pipe.to_str().unwrap()]).succeeded();
+    assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+    let read = read.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    assert!(read.contains("alice"), "{read}");
+
+    let file = daemon.path("export");
+    fs::write(&file, "old").unwrap();
+    daemon.cli(&["export", file.to_str().unwrap()]).succeeded();
+    assert_eq!(fs::read_to_string(&file).unwrap(), read);
+    let names = fs::read_dir(daemon.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().ends_with(".part")));
+}
+
+#[test]
+fn a_part_of_a_long_token_is_not_taken_for_it() {
+    let daemon =
+        Daemon::prepared("sqlite://revoked.db", true, "[recorder]\ntoken_endpoint = \"/oauth/token\"\n").running();
+    for arguments in [["check", "-"], ["revoke", "--token=-"]] {
+        let run = daemon.cli_with(&arguments, &"x".repeat(20_000));
+        assert_eq!(run.code, 2, "{run:?}");
+        assert!(run.err.contains("longer than 16384 bytes"), "{run:?}");
+    }
+    assert_eq!(daemon.cli(&["list", "--json"]).succeeded().out, "");
+}

@@ -186,6 +186,15 @@ async fn passes_on_what_came(front: Front) {
         assert!(seen.all(name).concat().is_empty(), "{front}: {name} without a token: {:?}", seen.all(name));
     }
 
+    // Also to services that take `_` for `-`.
+    for alias in ["x_auth_subject", "X_Auth_Session", "x-auth_subject", "x_auth-session"] {
+        let lines = [format!("{alias}: mallory"), bearer(&user)];
+        send(front.gateway.address, head("GET", "/alias", &lines.each_ref().map(String::as_str))).await;
+        let seen = front.upstream.requests();
+        let mut names = seen.iter().filter(|seen| seen.target == "/alias").flat_map(|seen| seen.headers.keys());
+        assert!(!names.any(|name| name.as_str().eq_ignore_ascii_case(alias)), "{front}: {alias} came through");
+    }
+
     // The body, and what was asked for.
     let body: Vec<u8> = (0..600_000).map(big_byte).collect();
     let mut wire = Wire::to(front.gateway.address).await;

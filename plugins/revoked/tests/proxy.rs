@@ -3,7 +3,10 @@
 
 mod site;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Request, Version};
@@ -294,6 +297,106 @@ async fn http2_without_tls_is_never_upgraded_to() {
         assert_eq!(get(site.daemon.main, "/", &lines).await.status, 200, "{protocol}");
         assert_eq!(site.upstream.last().all("upgrade"), [""; 0], "{protocol}");
     }
+    // Also where the list is not all text, and for other ways to requests that nobody sees.
+    for protocol in [&b"h2c, \xe9"[..], b"\xe9,H2C", b"HTTP/2.0", b"TLS/1.2, HTTP/1.1", b"\xe9, tls/1.0"] {
+        let start = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\nupgrade: ";
+        let request = [&start[..], protocol, b"\r\n\r\n"].concat();
+        assert_eq!(send(site.daemon.main, request).await.status, 200, "{}", protocol.escape_ascii());
+        assert!(!site.upstream.last().headers.contains_key("upgrade"), "{}", protocol.escape_ascii());
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_goes_through_with_every_method() {
+    let site = Site::new("").await;
+    for method in ["GET", "POST", "DELETE"] {
+        let request = head(method, "/", &["transfer-encoding: chunked"]) + "4\r\nbody\r\n0\r\n\r\n";
+        assert_eq!(send(site.daemon.main, request).await.status, 200, "{method}");
+        assert_eq!(site.upstream.last().body, "body", "{method}");
+    }
+    assert_eq!(get(site.daemon.main, "/", &[]).await.status, 200);
+    assert_eq!(site.upstream.last().all("transfer-encoding"), [""; 0], "no body, no framing");
+}
+
+/// A path of metadata may have anything in front, and what follows a script's name is often the script's to read.
+const UNDER_METADATA: [&str; 2] =
+    ["/index.php/.well-known/openid-configuration", "/.well-known/oauth-authorization-server/index.php"];
+
+#[tokio::test]
+async fn a_path_of_metadata_is_no_way_past_the_check() {
+    let site = Site::new(&format!("\n{FORM}\n[recorder]\ntoken_endpoint = \"/oauth/token\"\n")).await;
+    let bad = token("bad");
+    site.daemon.revoke(&bad).await;
+    let asked = site.upstream.requests().len();
+    for path in UNDER_METADATA {
+        assert_eq!(post_form(site.daemon.main, path, &[], &format!("access_token={bad}")).await.status, 401, "{path}");
+        let opaque = post_form(site.daemon.main, path, &[&bearer("opaque-and-unknown")], "a=b").await;
+        assert_eq!(opaque.status, 401, "{path}");
+        assert_eq!(get(site.daemon.main, path, &[&bearer("opaque-and-unknown")]).await.status, 401, "{path}");
+    }
+    assert_eq!(site.upstream.requests().len(), asked);
+}
+
+#[tokio::test]
+async fn a_form_that_does_not_come_is_not_waited_for() {
+    let site = Site::new(&format!("\n{FORM}")).await;
+    let lines = ["content-type: application/x-www-form-urlencoded", "content-length: 9"];
+    let mut wire = Wire::to(site.daemon.main).await;
+    wire.write(head("POST", "/", &lines) + "a=").await;
+    assert_eq!(wire.answer().await.status, 408);
+}
+
+#[tokio::test]
+async fn rule_19_an_opaque_token_is_good_for_no_longer_than_it_was_said_to_be() {
+    let settings = "\n[tokens]\nleeway = \"0s\"\nskew = \"0s\"\n\n[recorder]\ntoken_endpoint = \"/oauth/token\"\n";
+    let site = Site::new(settings).await;
+    let tokens = json!({"access_token": "short", "token_type": "Bearer", "expires_in": 6, "refresh_token": "renews"});
+    issue_these(&site, tokens).await;
+    assert_eq!(site.daemon.with_token("short").await.status, 200);
+    assert_eq!(site.daemon.with_token("renews").await.status, 401, "a refresh token gets at nothing");
+    eventually("its time is over", async || site.daemon.with_token("short").await.status == 401).await;
+    assert_eq!(get(site.daemon.check, "/check", &[&bearer("short")]).await.status, 401);
+}
+
+#[tokio::test]
+async fn l1_what_another_node_revoked_ends_opaque_tokens_that_it_never_saw() {
+    let shared = tempfile::tempdir().unwrap();
+    std::fs::write(shared.path().join("digest.key"), [7; 32]).unwrap();
+    let node = async |name: &str| {
+        let folder = shared.path().display();
+        let settings = format!(
+            "\n[backend]\nurl = \"sqlite://{folder}/shared.db\"\nnode = \"{name}\"\n\n[recorder]\n\
+             token_endpoint = \"/oauth/token\"\ndigest_key_file = \"{folder}/digest.key\"\n\n[directory]\n\
+             kind = \"file\"\npath = \"users.toml\"\n\n[[client]]\nid = \"app\"\nsecret = \"s3cret\"\n\
+             scopes = [\"global_token_revocation\", \"revoke_session\"]\n"
+        );
+        let own = tempfile::tempdir().unwrap();
+        let users = format!(
+            "[[user]]\nissuer = \"{}\"\nsub = \"alice\"\n[user.attributes]\nuid = \"alice\"\n",
+            site::token::ISSUER
+        );
+        std::fs::write(own.path().join("users.toml"), users).unwrap();
+        let upstream = Upstream::start().await;
+        let daemon = Daemon::start_in(own, &upstream.url(), &settings).await;
+        Site { daemon, upstream }
+    };
+    let (here, there) = (node("here").await, node("there").await);
+    issue_these(
+        &here,
+        json!({"access_token": "of-alice", "token_type": "Bearer", "expires_in": 600, "id_token": token("i")}),
+    )
+    .await;
+    assert_eq!(here.daemon.with_token("of-alice").await.status, 200);
+    let basic = format!("authorization: Basic {}", STANDARD.encode("app:s3cret"));
+    let answer = post_form(
+        there.daemon.main,
+        "/oauth/revoke_session",
+        &[&basic],
+        "user_criterion_key=uid&user_criterion_value=alice",
+    )
+    .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    eventually("it is refused here too", async || here.daemon.with_token("of-alice").await.status == 401).await;
 }
 
 #[tokio::test]
@@ -493,7 +596,12 @@ async fn opaque_tokens_pass_where_they_were_seen_issued() {
 
 /// Has the server behind issue this token to the client `app`.
 async fn issue(site: &Site, token: &str) {
-    let body = json!({"access_token": token, "token_type": "Bearer", "expires_in": 600, "scope": "read"}).to_string();
+    issue_these(site, json!({"access_token": token, "token_type": "Bearer", "expires_in": 600, "scope": "read"})).await;
+}
+
+/// The same with this answer of the token endpoint.
+async fn issue_these(site: &Site, tokens: serde_json::Value) {
+    let body = tokens.to_string();
     site.upstream.answers("/oauth/token", 200, "application/json", body.clone());
     let basic = format!("authorization: Basic {}", STANDARD.encode("app:s3cret"));
     let form = "grant_type=authorization_code&code=c&redirect_uri=https%3A%2F%2Fapp.example%2Fcb";
@@ -725,4 +833,57 @@ async fn http2_requests_reach_a_service_of_http1() {
     assert_eq!(site.upstream.last().all("host"), ["named.example"], "one name for check and service");
     let collected = sender.send_request(Request::get("http://x/big").body(Full::default()).unwrap()).await.unwrap();
     assert_eq!(collected.into_body().collect().await.unwrap().to_bytes().len(), BIG);
+}
+
+/// A key pair of a client, in a JWK set.
+fn key_pair() -> (aws_lc_rs::signature::Ed25519KeyPair, String) {
+    use aws_lc_rs::signature::KeyPair as _;
+    let key = aws_lc_rs::signature::Ed25519KeyPair::generate().unwrap();
+    let x = URL_SAFE_NO_PAD.encode(key.public_key());
+    let jwks = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "alg": "EdDSA", "use": "sig", "x": x}]});
+    (key, jwks.to_string())
+}
+
+#[tokio::test]
+async fn signed_requests_are_verified_by_the_keys_of_their_own_sender_alone() {
+    let ((own, jwks), (other, others)) = (key_pair(), key_pair());
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.json"), jwks).unwrap();
+    std::fs::write(folder.path().join("b.json"), others).unwrap();
+    let client = |id: &str, keys: &str| {
+        format!(
+            "\n[[client]]\nid = \"{id}\"\nauth_method = \"private_key_jwt\"\nalgorithms = [\"EdDSA\"]\n{keys}\n\
+             scopes = [\"global_token_revocation\"]\n"
+        )
+    };
+    let away = "jwks_url = \"http://127.0.0.1:9/keys\"";
+    let settings = [
+        client("a", "jwks_file = \"a.json\""),
+        client("b", "jwks_file = \"b.json\""),
+        client("away", away),
+        "\n[endpoints.global]\nunknown_user = 404\n".to_owned(),
+    ]
+    .concat();
+    let upstream = Upstream::start().await;
+    let daemon = Daemon::start_in(folder, &upstream.url(), &settings).await;
+    let path = "/oauth/global-token-revocation";
+    let ask = async |sub: &str, key: &aws_lc_rs::signature::Ed25519KeyPair, jti: &str| {
+        let now = site::token::unix();
+        let header = json!({"alg": "EdDSA", "typ": "global-token-revocation+jwt", "kid": "k"}).to_string();
+        let claims = json!({
+            "iss": site::token::ISSUER, "sub": sub, "aud": format!("https://api.example{path}"), "iat": now,
+            "exp": now + 60, "jti": jti,
+        });
+        let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signed = format!("{input}.{}", URL_SAFE_NO_PAD.encode(key.sign(input.as_bytes())));
+        let body = json!({"sub_id": {"format": "iss_sub", "iss": site::token::ISSUER, "sub": "alice"}}).to_string();
+        let lines = ["content-type: application/json", &format!("content-length: {}", body.len()), &bearer(&signed)];
+        send(daemon.main, head("POST", path, &lines) + &body).await.status
+    };
+    assert_eq!(ask("a", &own, "1").await, 204);
+    assert_eq!(ask("b", &other, "2").await, 204);
+    assert_eq!(ask("a", &other, "3").await, 401, "b is not a");
+    assert_eq!(ask("b", &own, "4").await, 401, "a is not b");
+    assert_eq!(ask("nobody", &own, "5").await, 401);
+    assert_eq!(ask("away", &own, "6").await, 422, "its keys cannot be had");
 }

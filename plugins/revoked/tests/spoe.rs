@@ -279,6 +279,19 @@ fn a_token_passes_until_it_is_revoked() {
 }
 
 #[test]
+fn a_claim_that_no_header_can_carry_is_as_good_as_unknown() {
+    let daemon = Daemon::start(DOOR);
+    let mut haproxy = Haproxy::new(&daemon);
+    // HAProxy would write the first into a header as two.
+    for sub in ["eve\r\nx-auth-subject: root", "eve\n", "eve\0", " root", "root\t"] {
+        let token = token(&json!({ "jti": "a", "sub": sub, "sid": "späť" }));
+        let variables = haproxy.ask("GET", "/", &[("authorization", &format!("Bearer {token}"))]);
+        assert_eq!((variables["verdict"].as_str(), variables["sub"].as_str()), ("allow", ""), "{sub:?}");
+        assert_eq!(variables["sid"], "späť", "{variables:?}");
+    }
+}
+
+#[test]
 fn two_credentials_are_refused_joined_or_not() {
     let daemon = Daemon::start(DOOR);
     let mut haproxy = Haproxy::new(&daemon);

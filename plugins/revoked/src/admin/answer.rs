@@ -42,6 +42,8 @@ pub(super) struct Problem {
     status: StatusCode,
     error: &'static str,
     what: String,
+    /// The methods that there are in place of the one of the request.
+    allow: Option<HeaderValue>,
     /// What else the answer says.
     more: serde_json::Map<String, serde_json::Value>,
 }
@@ -51,12 +53,19 @@ const RETRY_AFTER: u64 = 1;
 
 impl Problem {
     pub(super) fn new(status: StatusCode, error: &'static str, what: impl Into<String>) -> Self {
-        Self { status, error, what: what.into(), more: serde_json::Map::new() }
+        Self { status, error, what: what.into(), allow: None, more: serde_json::Map::new() }
     }
 
     /// The request can be read, and makes no sense.
     pub(super) fn unprocessable(what: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", what)
+    }
+
+    /// The path takes other methods (RFC 9110 §15.5.6).
+    pub(super) fn not_allowed(methods: &str) -> Self {
+        let what = format!("this path takes {methods}");
+        let allow = HeaderValue::from_str(methods).ok();
+        Self { allow, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", what) }
     }
 
     /// Another try may work.
@@ -76,6 +85,7 @@ impl Problem {
         }
         let mut response = whole(self.status, "application/json", body.to_string());
         let headers = response.headers_mut();
+        headers.extend(self.allow.map(|methods| (header::ALLOW, methods)));
         match self.status {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"revoked\""));

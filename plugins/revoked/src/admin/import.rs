@@ -27,7 +27,7 @@ const BATCH: usize = 500;
 const NAMED: usize = 20;
 
 pub(super) async fn answer(inner: &Inner, mut body: Incoming) -> Result<Response<AdminBody>, Problem> {
-    let mut import = Import::new(inner.engine.revocations());
+    let mut import = Import::new(inner);
     let mut lines = Lines::default();
     let broken = |import: &Import<'_>, problem: Problem| import.so_far(problem);
     loop {
@@ -53,6 +53,7 @@ pub(super) async fn answer(inner: &Inner, mut body: Incoming) -> Result<Response
 
 /// An import under way.
 struct Import<'a> {
+    inner: &'a Inner,
     revocations: &'a Revocations,
     batch: Vec<Line>,
     /// Lines, empty ones included.
@@ -81,8 +82,9 @@ impl Line {
 }
 
 impl<'a> Import<'a> {
-    const fn new(revocations: &'a Revocations) -> Self {
-        Self { revocations, batch: Vec::new(), at: 0, read: 0, recorded: 0, failed: 0, errors: Vec::new() }
+    fn new(inner: &'a Inner) -> Self {
+        let revocations = inner.engine.revocations();
+        Self { inner, revocations, batch: Vec::new(), at: 0, read: 0, recorded: 0, failed: 0, errors: Vec::new() }
     }
 
     async fn line(&mut self, line: &[u8]) -> Result<(), Problem> {
@@ -113,6 +115,9 @@ impl<'a> Import<'a> {
         let scope = scope.read().ok_or("its scope lacks a value, or has one too many")?;
         let (now, key) = (denylist.exact_now().unix(), denylist.hasher().key(&scope));
         let cutoff = listed.cutoff.cutoff(now).ok_or("its cutoff is no time")?;
+        if cutoff.secs().is_some_and(|secs| secs > self.inner.latest_cutoff(now)) {
+            return Err("its cutoff is in the future, and would be recorded as now".to_owned());
+        }
         let retain_until = listed.retain_until.until().ok_or("its retain_until is no time")?;
         let mut revocation = if retain_until == u64::MAX {
             Revocation::ban(scope)

@@ -67,7 +67,7 @@ pub(super) async fn answer(inner: &Inner, query: &Query) -> Result<Response<Admi
             wanted.consider(&record, &mut page);
         }
     } else {
-        let Ok(_turn) = inner.scans.acquire().await else { return Err(Problem::unavailable("shutting down")) };
+        let _turn = inner.turn().await?;
         let mut pieces = pin!(live(revocations));
         while let Some(piece) = pieces.next().await {
             match piece? {
@@ -107,7 +107,8 @@ impl Wanted {
                 sid: own("sid"),
                 sub: own("sub"),
                 client_id: own("client_id"),
-                ..ScopeText::default()
+                sha256: own("sha256"),
+                digest: own("digest"),
             },
             text: query.get("q").map(str::to_lowercase),
             after: after.transpose()?,
@@ -139,15 +140,15 @@ impl Wanted {
         let empty = ScopeText::default();
         let scope = listed.scope.as_ref().unwrap_or(&empty);
         let values = |scope: &ScopeText| {
-            let ScopeText { iss, jti, sid, sub, client_id, .. } = scope.clone();
-            [iss, jti, sid, sub, client_id]
+            let ScopeText { kind: _, iss, jti, sid, sub, client_id, sha256, digest } = scope.clone();
+            [iss, jti, sid, sub, client_id, sha256, digest]
         };
         let mut pairs = values(&self.scope).into_iter().zip(values(scope));
         if !pairs.all(|(wanted, found)| wanted.is_none() || wanted == found) {
             return false;
         }
         let Some(text) = &self.text else { return true };
-        let said = [listed.reason.clone(), listed.revoked_by.clone(), scope.digest.clone(), scope.sha256.clone()];
+        let said = [listed.reason.clone(), listed.revoked_by.clone()];
         let own = [Some(listed.id.clone()), Some(scope.kind.clone())];
         let mut all = values(scope).into_iter().chain(said).chain(own).flatten();
         all.any(|value| value.to_lowercase().contains(text))

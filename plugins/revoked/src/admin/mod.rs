@@ -18,11 +18,14 @@ mod scope;
 mod streams;
 mod switch;
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tower_revocation::endpoint::PeerAddress;
 
@@ -41,6 +44,8 @@ use crate::engine::Engine;
 pub const CONNECTIONS: usize = 256;
 /// How many requests may read everything that the store holds, at once.
 const SCANS: usize = 4;
+/// How long one of these waits for the others: longer than a reader that stands still is borne with.
+const TURN: Duration = Duration::from_secs(30);
 /// How many requests may be sent changes as they happen.
 const WATCHERS: usize = 64;
 
@@ -79,6 +84,19 @@ impl AdminListener {
 }
 
 impl Inner {
+    /// The right to read everything. Whoever waits for it in vain hears so.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let busy = || Problem::unavailable("too much is being read already");
+        let turn = timeout(TURN, Arc::clone(&self.scans).acquire_owned()).await;
+        turn.map_err(|_| busy())?.map_err(|_| busy())
+    }
+
+    /// The latest cutoff that is recorded at `now` as it was asked for: clocks may be off, and not by more.
+    fn latest_cutoff(&self, now: u64) -> u64 {
+        let tokens = &self.engine.config().tokens;
+        now.saturating_add(tokens.leeway.0.max(tokens.skew.0).as_secs())
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<AdminBody>, Problem> {
         let (head, body) = request.into_parts();
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };

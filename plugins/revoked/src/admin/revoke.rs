@@ -93,10 +93,19 @@ pub(super) async fn revoke(inner: &Inner, asked: Revoke) -> Result<Response<Admi
     bounded(&[("reason", &reason), ("by", &by)])?;
     let revocations = inner.engine.revocations();
     let now = revocations.denylist().exact_now().unix();
+    let latest = inner.latest_cutoff(now);
     let cutoff = cutoff
         .map(|cutoff| {
             let what = "cutoff is a number of Unix seconds, an RFC 3339 time in UTC, \"now\" or \"forever\"";
             cutoff.cutoff(now).ok_or_else(|| Problem::unprocessable(what))
+        })
+        .map(|cutoff| match cutoff {
+            // It would be recorded as no more than that: less than was asked for must not look like success.
+            Ok(cutoff) if cutoff.secs().is_some_and(|secs| secs > latest) => {
+                let what = "cutoff is in the future: what will be issued is refused by a ban, until that is lifted";
+                Err(Problem::unprocessable(what))
+            }
+            cutoff => cutoff,
         })
         .transpose()?;
     if ban && (cutoff.is_some() || token.is_some()) {
@@ -246,7 +255,7 @@ pub(super) async fn lift(inner: &Inner, asked: Lift) -> Result<Response<AdminBod
 
 /// The scopes of the live revocations with these ids.
 async fn find(inner: &Inner, ids: &[RevocationId]) -> Result<Vec<(Scope, Vec<RevocationId>)>, Problem> {
-    let Ok(_turn) = inner.scans.acquire().await else { return Err(Problem::unavailable("shutting down")) };
+    let _turn = inner.turn().await?;
     let mut missing = ids.to_vec();
     let mut found: Vec<(Scope, Vec<RevocationId>)> = Vec::new();
     let mut pieces = pin!(live(inner.engine.revocations()));

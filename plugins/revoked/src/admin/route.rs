@@ -155,6 +155,8 @@ pub(super) const ROUTES: &[Route] = &[
             ("sid", "Only this session"),
             ("sub", "Only this user"),
             ("client_id", "Only this client"),
+            ("sha256", "Only the token whose signing input has this SHA-256, hexadecimal"),
+            ("digest", "Only the opaque token with this digest, as it is listed"),
             ("q", "Only those that hold this text somewhere, whatever its case"),
             ("limit", "How many at most: 1 to 1000; default: 100"),
             ("after", "Go on after this place: `next` of the answer before"),
@@ -293,12 +295,16 @@ impl Route {
 
 /// The route of a request.
 pub(super) fn find(method: &Method, path: &str) -> Result<&'static Route, Problem> {
-    let mut at_path = ROUTES.iter().filter(|route| route.path == path).peekable();
-    if at_path.peek().is_none() {
+    let at_path: Vec<_> = ROUTES.iter().filter(|route| route.path == path).collect();
+    if at_path.is_empty() {
         let what = "there is nothing here; /api/v1/openapi.json lists what there is";
         return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", what));
     }
-    at_path.find(|route| method == route.method).ok_or_else(|| {
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")
+    at_path.iter().find(|route| method == route.method).copied().ok_or_else(|| {
+        let mut methods: Vec<_> = at_path.iter().map(|route| route.method).collect();
+        if methods.contains(&"GET") {
+            methods.push("HEAD");
+        }
+        Problem::not_allowed(&methods.join(", "))
     })
 }

@@ -1,6 +1,11 @@
 //! Answers that go on: changes as they happen, and everything that is live.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -8,7 +13,7 @@ use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tower_revocation::{
     Revocations,
     backend::{Backend as _, Event},
@@ -28,20 +33,34 @@ const WAITING: usize = 16;
 /// How often a reader hears that the connection is alive.
 const ALIVE: Duration = Duration::from_secs(10);
 
+/// How long a reader may stand still: it holds what others wait for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 type Sender = mpsc::Sender<io::Result<Bytes>>;
 
 pub(super) async fn export(inner: &Inner) -> Result<Response<AdminBody>, Problem> {
-    let turn = Arc::clone(&inner.scans).acquire_owned().await;
-    let turn = turn.map_err(|_| Problem::unavailable("shutting down"))?;
+    let turn = inner.turn().await?;
     let revocations = inner.engine.revocations().clone();
-    Ok(streamed(move |sender| async move {
+    Ok(streamed(move |sender, waiting| async move {
         let _turn = turn;
         // A connection that breaks off says that something is missing.
         if let Err(error) = send_all(&revocations, &sender).await {
             tracing::warn!(%error, "an export broke off");
-            let _ = sender.send(Err(error)).await;
+            waiting.break_off(&sender, error);
         }
     }))
+}
+
+/// Hands a piece to the reader. `false`: it has gone.
+///
+/// # Errors
+///
+/// Where it takes nothing for too long.
+async fn deliver(sender: &Sender, piece: Bytes) -> io::Result<bool> {
+    match timeout(PATIENCE, sender.send(Ok(piece))).await {
+        Ok(sent) => Ok(sent.is_ok()),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the reader stands still")),
+    }
 }
 
 async fn send_all(revocations: &Revocations, sender: &Sender) -> io::Result<()> {
@@ -54,7 +73,7 @@ async fn send_all(revocations: &Revocations, sender: &Sender) -> io::Result<()> 
                     serde_json::to_writer(&mut lines, &Listed::from(record))?;
                     lines.push(b'\n');
                 }
-                if sender.send(Ok(lines.into())).await.is_err() {
+                if !deliver(sender, lines.into()).await? {
                     return Ok(());
                 }
             }
@@ -68,7 +87,7 @@ pub(super) fn watch(inner: &Inner) -> Result<Response<AdminBody>, Problem> {
     let watcher = Arc::clone(&inner.watchers).try_acquire_owned();
     let watcher = watcher.map_err(|_| Problem::unavailable("too many are watching already"))?;
     let (revocations, stop) = (inner.engine.revocations().clone(), inner.stop.clone());
-    Ok(streamed(move |sender| async move {
+    Ok(streamed(move |sender, waiting| async move {
         let _watcher = watcher;
         tokio::select! {
             () = stop.cancelled() => {}
@@ -76,7 +95,7 @@ pub(super) fn watch(inner: &Inner) -> Result<Response<AdminBody>, Problem> {
             sent = send_changes(&revocations, &sender) => {
                 if let Err(error) = sent {
                     // The reader asks again, and knows by the end that it has missed something.
-                    let _ = sender.send(Err(error)).await;
+                    waiting.break_off(&sender, error);
                 }
             }
         }
@@ -96,14 +115,14 @@ async fn send_changes(revocations: &Revocations, sender: &Sender) -> io::Result<
             serde_json::to_writer(&mut lines, value)?;
             lines.push(b'\n');
         }
-        if !lines.is_empty() && sender.send(Ok(lines.into())).await.is_err() {
+        if !lines.is_empty() && !deliver(sender, lines.into()).await? {
             return Ok(());
         }
         let event = tokio::select! {
             event = feed.next() => event.ok_or_else(|| io::Error::other("the store ended the feed"))?,
             _ = alive.tick() => {
                 told = Vec::new();
-                if sender.send(Ok(Bytes::from_static(b"\n"))).await.is_err() {
+                if !deliver(sender, Bytes::from_static(b"\n")).await? {
                     return Ok(());
                 }
                 continue;
@@ -136,11 +155,82 @@ fn tell(change: &Change) -> Value {
     }
 }
 
+/// The pieces that wait for a reader.
+#[derive(Clone)]
+struct Waiting(Arc<Mutex<mpsc::Receiver<io::Result<Bytes>>>>);
+
+impl Waiting {
+    /// Lets the answer end with an error. What waits makes room for it: else a reader that stands still would hold all
+    /// that, or take a part for the whole.
+    fn break_off(&self, sender: &Sender, error: io::Error) {
+        let mut receiver = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while receiver.try_recv().is_ok() {}
+        drop(receiver);
+        let _ = sender.try_send(Err(error));
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).poll_recv(cx)
+    }
+}
+
 /// An answer whose body a task of its own fills, as fast as it is read.
-fn streamed<F: Future<Output = ()> + Send + 'static>(fill: impl FnOnce(Sender) -> F) -> Response<AdminBody> {
-    let (sender, mut receiver) = mpsc::channel(WAITING);
-    tokio::spawn(fill(sender));
-    let frames =
-        stream::poll_fn(move |cx| receiver.poll_recv(cx)).map(|piece: io::Result<Bytes>| piece.map(Frame::data));
+fn streamed<F: Future<Output = ()> + Send + 'static>(fill: impl FnOnce(Sender, Waiting) -> F) -> Response<AdminBody> {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let waiting = Waiting(Arc::new(Mutex::new(receiver)));
+    // Once the answer is dropped there is no reader.
+    let reader = Reader(waiting.clone());
+    tokio::spawn(fill(sender, waiting));
+    let frames = stream::poll_fn(move |cx| reader.0.poll(cx)).map(|piece: io::Result<Bytes>| piece.map(Frame::data));
     answer::respond(StatusCode::OK, LINES, StreamBody::new(frames).boxed_unsync())
+}
+
+/// The reader's end.
+struct Reader(Waiting);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut receiver = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        receiver.close();
+        while receiver.try_recv().is_ok() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stands_still_holds_nothing_for_good() {
+        let (done, ended) = tokio::sync::oneshot::channel();
+        let response = streamed(move |sender, waiting| async move {
+            let failed = loop {
+                match deliver(&sender, Bytes::from_static(b"a line\n")).await {
+                    Ok(true) => {}
+                    Ok(false) => break None,
+                    Err(error) => break Some(error),
+                }
+            };
+            let kind = failed.as_ref().map(io::Error::kind);
+            if let Some(error) = failed {
+                waiting.break_off(&sender, error);
+            }
+            let _ = done.send(kind);
+        });
+        let ended = timeout(PATIENCE * 2, ended).await.ok().and_then(Result::ok);
+        assert_eq!(ended, Some(Some(io::ErrorKind::TimedOut)));
+        // Whoever reads on after all hears that something is missing.
+        assert!(response.into_body().collect().await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_goes_ends_it() {
+        let (done, ended) = tokio::sync::oneshot::channel();
+        let response = streamed(move |sender, _| async move {
+            sender.closed().await;
+            let _ = done.send(());
+        });
+        drop(response);
+        assert!(timeout(PATIENCE, ended).await.is_ok_and(|ended| ended.is_ok()));
+    }
 }

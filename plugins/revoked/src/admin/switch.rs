@@ -1,14 +1,42 @@
 //! Endpoints on and off while the daemon runs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use http::{Response, StatusCode};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::{
     Inner,
     answer::{self, AdminBody, Problem},
 };
+
+/// Which endpoints to turn, each named once.
+#[derive(Default)]
+pub(super) struct Switches(BTreeMap<String, bool>);
+
+impl<'de> Deserialize<'de> for Switches {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Switches {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("names of endpoints, each with true or false")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some((name, on)) = map.next_entry::<String, bool>()? {
+            if self.0.insert(name, on).is_some() {
+                return Err(de::Error::custom("duplicate field"));
+            }
+        }
+        Ok(self)
+    }
+}
 
 pub(super) fn list(inner: &Inner) -> Response<AdminBody> {
     let switches = inner.engine.switches();
@@ -19,7 +47,7 @@ pub(super) fn list(inner: &Inner) -> Response<AdminBody> {
     answer::json(StatusCode::OK, &json!({ "endpoints": endpoints }))
 }
 
-pub(super) fn turn(inner: &Inner, wanted: &BTreeMap<String, bool>) -> Result<Response<AdminBody>, Problem> {
+pub(super) fn turn(inner: &Inner, Switches(wanted): &Switches) -> Result<Response<AdminBody>, Problem> {
     let there = inner.engine.switches();
     let find = |name: &str| there.iter().find(|switch| switch.name.as_str() == name);
     let unknown = wanted.keys().any(|name| find(name).is_none());

@@ -10,6 +10,7 @@ use super::{
     Cli, Command, ConfigCommand, Connection, Daemon, Exit, Form, OnOff, Selection,
     exit::Failure,
     lines, print,
+    print::say,
     select::token_in,
     work::{How, Wanted},
 };
@@ -21,7 +22,9 @@ pub(super) async fn run(command: Command, daemon: Daemon) -> Result<Exit, Failur
         Command::Serve { check: true } => check_config(&daemon.config).await,
         Command::Config(ConfigCommand::Check { file }) => check_config(&file).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "revoked", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "revoked", &mut script);
+            say!("{}", String::from_utf8_lossy(&script).trim_end());
             Ok(Exit::Done)
         }
         Command::Man => {
@@ -34,17 +37,13 @@ pub(super) async fn run(command: Command, daemon: Daemon) -> Result<Exit, Failur
 
 async fn serve_until_stopped(file: PathBuf) -> Result<Exit, Failure> {
     log();
-    let outcome = match serve::Daemon::start(file).await {
-        Ok(daemon) => daemon.run().await,
-        Err(error) => Err(error),
-    };
-    outcome.map(|()| Exit::Done).map_err(|error| failed(&error))
+    serve::Daemon::run(file).await.map(|()| Exit::Done).map_err(|error| failed(&error))
 }
 
 async fn check_config(file: &Path) -> Result<Exit, Failure> {
     match serve::Daemon::check(file).await {
         Ok(()) => {
-            println!("{}: can be used", file.display());
+            say!("{}: can be used", file.display());
             Ok(Exit::Done)
         }
         Err(error) => {
@@ -111,7 +110,7 @@ async fn check(
         print::pairs(&[("verdict", print::word(&said["verdict"])), ("why", print::word(&said["detail"]))]);
         for revocation in said["revocations"].as_array().into_iter().flatten() {
             let (id, scope) = (print::word(&revocation["id"]), &revocation["scope"]);
-            println!("revoked  {id}  {} {}", print::word(&scope["kind"]), print::scope(scope));
+            say!("revoked  {id}  {} {}", print::word(&scope["kind"]), print::scope(scope));
         }
     }
     Ok(match said["verdict"].as_str() {
@@ -123,7 +122,7 @@ async fn check(
 
 async fn revoke(connection: &Connection, what: Selection, how: How, form: Form) -> Result<Exit, Failure> {
     let mut asked = what.read()?;
-    how.add_to(&mut asked);
+    how.add_to(&mut asked)?;
     let answer = connection.json(Method::POST, "/api/v1/revocations", Some(&asked)).await?;
     let said = &answer.body;
     let not_everywhere = said["error"] == "not_everywhere";
@@ -133,7 +132,7 @@ async fn revoke(connection: &Connection, what: Selection, how: How, form: Form) 
     if !form.raw(said) {
         let scope = &said["scope"];
         let id = said["id"].as_str().unwrap_or("-");
-        println!("{}  {id}  {} {}", print::word(&said["outcome"]), print::word(&scope["kind"]), print::scope(scope));
+        say!("{}  {id}  {} {}", print::word(&said["outcome"]), print::word(&scope["kind"]), print::scope(scope));
     }
     if not_everywhere {
         let nodes: Vec<_> = said["unconfirmed"].as_array().into_iter().flatten().map(print::word).collect();
@@ -176,10 +175,10 @@ async fn lift(
     let said = connection.success(Method::POST, "/api/v1/revocations/lift", Some(&asked)).await?;
     if !form.raw(&said) {
         for id in said["lifted"].as_array().into_iter().flatten() {
-            println!("lifted  {}", print::word(id));
+            say!("lifted  {}", print::word(id));
         }
         if said["enabled"].is_object() {
-            println!("enabled  {}", print::scope(&said["enabled"]));
+            say!("enabled  {}", print::scope(&said["enabled"]));
         }
     }
     Ok(Exit::Done)
@@ -226,7 +225,7 @@ async fn list(connection: &Connection, wanted: &Wanted, form: Form) -> Result<Ex
         left = left.saturating_sub(page.len());
         for revocation in page {
             if form.json {
-                println!("{revocation}");
+                say!("{revocation}");
             } else {
                 rows.push(row(revocation));
             }
@@ -265,13 +264,13 @@ async fn watch(connection: &Connection, form: Form) -> Result<Exit, Failure> {
         let change: Value = serde_json::from_slice(line).map_err(unreadable)?;
         if !form.raw(&change) {
             match change["event"].as_str() {
-                Some("revoked") => println!("revoked   {}", row(&change["revocation"]).join("  ")),
+                Some("revoked") => say!("revoked   {}", row(&change["revocation"]).join("  ")),
                 Some("lifted") => {
                     let ids: Vec<_> = change["ids"].as_array().into_iter().flatten().map(print::word).collect();
                     let by = print::word(&change["lifted_by"]);
-                    println!("lifted    {}  {by}  {}", ids.join(","), print::scope(&change["scope"]));
+                    say!("lifted    {}  {by}  {}", ids.join(","), print::scope(&change["scope"]));
                 }
-                _ => println!("{}", print::word(&change["event"])),
+                _ => say!("{}", print::word(&change["event"])),
             }
         }
         Ok(())
@@ -352,7 +351,7 @@ impl Form {
     /// Prints JSON where that was asked for.
     fn raw(self, said: &Value) -> bool {
         if self.json {
-            println!("{said}");
+            say!("{said}");
         }
         self.json
     }

@@ -39,29 +39,48 @@ pub(super) async fn read(
 pub(super) async fn export(connection: &Connection, file: &Path) -> Result<u64, Failure> {
     let because = |error: std::io::Error| Failure::failed(format!("{}: {error}", file.display()));
     let response = connection.open("/api/v1/export").await?;
+    // Nobody else's: two exports at once must not mix.
+    let part = file.with_added_extension(format!("{}.part", std::process::id()));
+    // What is there and is no file, such as /dev/null, is written to and not replaced.
+    let replaces = !tokio::fs::metadata(file).await.is_ok_and(|there| !there.is_file());
+    let mut options = tokio::fs::OpenOptions::new();
+    let mut out: Box<dyn tokio::io::AsyncWrite + Unpin + Send> = if file == Path::new("-") {
+        Box::new(tokio::io::stdout())
+    } else if replaces {
+        // It names users.
+        Box::new(options.write(true).create_new(true).mode(0o600).open(&part).await.map_err(because)?)
+    } else {
+        Box::new(options.write(true).open(file).await.map_err(because)?)
+    };
+    let written = write_export(response, &mut out).await;
+    let placed = match written {
+        Ok(count) if replaces && file != Path::new("-") => {
+            tokio::fs::rename(&part, file).await.map(|()| count).map_err(because)
+        }
+        written => written.map_err(|error| Failure::failed(format!("{}: {error}", file.display()))),
+    };
+    if placed.is_err() && replaces && file != Path::new("-") {
+        let _ = tokio::fs::remove_file(&part).await;
+    }
+    placed
+}
+
+/// Writes what comes. How many lines.
+async fn write_export(
+    response: Response<Incoming>,
+    out: &mut (dyn tokio::io::AsyncWrite + Unpin + Send),
+) -> std::io::Result<u64> {
     let bar = progress(None);
     let mut body = response.into_body();
     let mut count = 0;
-    let part = file.with_added_extension("part");
-    let mut out: Box<dyn tokio::io::AsyncWrite + Unpin> = if file == Path::new("-") {
-        Box::new(tokio::io::stdout())
-    } else {
-        // It names users.
-        let mut options = tokio::fs::OpenOptions::new();
-        Box::new(options.write(true).create(true).truncate(true).mode(0o600).open(&part).await.map_err(because)?)
-    };
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Failure::failed("the export broke off: it is not whole"))?;
+        let frame = frame.map_err(|_| std::io::Error::other("the export broke off: it is not whole"))?;
         let Ok(data) = frame.into_data() else { continue };
         count += data.iter().filter(|byte| **byte == b'\n').count() as u64;
         bar.set_position(count);
-        out.write_all(&data).await.map_err(because)?;
+        out.write_all(&data).await?;
     }
-    out.flush().await.map_err(because)?;
-    drop(out);
-    if file != Path::new("-") {
-        tokio::fs::rename(&part, file).await.map_err(because)?;
-    }
+    out.flush().await?;
     bar.finish_and_clear();
     Ok(count)
 }

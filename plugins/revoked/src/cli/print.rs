@@ -2,10 +2,30 @@
 
 use std::{
     borrow::Cow,
+    fmt,
+    io::{self, Write as _},
+    process,
     time::{Duration, UNIX_EPOCH},
 };
 
 use serde_json::Value;
+
+use super::Exit;
+
+/// Prints a line. Without a reader any more the command ends, and never with success: exit codes are verdicts.
+macro_rules! say {
+    ($($what:tt)*) => { $crate::cli::print::line(format_args!($($what)*)) };
+}
+pub(super) use say;
+
+pub(super) fn line(what: fmt::Arguments<'_>) {
+    if let Err(error) = writeln!(io::stdout().lock(), "{what}") {
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            eprintln!("revoked: standard output: {error}");
+        }
+        process::exit(i32::from(Exit::Failed as u8));
+    }
+}
 
 /// Prints a table with aligned columns; the last one may be as wide as it likes.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) {
@@ -14,7 +34,7 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) {
         .collect();
     let line = |cells: Vec<&str>| {
         let cells: Vec<_> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        println!("{}", cells.join("  ").trim_end());
+        say!("{}", cells.join("  ").trim_end());
     };
     line(head.to_vec());
     for row in rows {
@@ -26,7 +46,7 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) {
 pub(super) fn pairs(pairs: &[(&str, String)]) {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, value) in pairs {
-        println!("{name:width$}  {value}");
+        say!("{name:width$}  {value}");
     }
 }
 

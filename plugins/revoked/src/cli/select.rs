@@ -76,21 +76,27 @@ impl Selection {
 }
 
 /// The most that a token may be.
-const MOST: u64 = 16 * 1024;
+const MOST: usize = 16 * 1024;
 
 /// The token that was given, in whichever way.
 pub(super) fn token_in(token: Option<String>, file: Option<&Path>) -> Result<Option<Zeroizing<String>>, Failure> {
     let mut text = Zeroizing::new(String::new());
     let read = match (token, file) {
-        (Some(token), None) if token == "-" => std::io::stdin().take(MOST).read_to_string(&mut text),
+        (Some(token), None) if token == "-" => std::io::stdin().take(MOST as u64 + 1).read_to_string(&mut text),
         (Some(token), None) => {
             text = Zeroizing::new(token);
             Ok(text.len())
         }
-        (None, Some(path)) => std::fs::File::open(path).and_then(|file| file.take(MOST).read_to_string(&mut text)),
+        (None, Some(path)) => {
+            std::fs::File::open(path).and_then(|file| file.take(MOST as u64 + 1).read_to_string(&mut text))
+        }
         _ => return Ok(None),
     };
     read.map_err(|error| Failure::usage(format!("the token cannot be read: {error}")))?;
     let token = Zeroizing::new(text.lines().next().unwrap_or_default().trim().to_owned());
+    // A part of it would be another token.
+    if token.len() > MOST {
+        return Err(Failure::usage(format!("the token is longer than {MOST} bytes")));
+    }
     if token.is_empty() { Err(Failure::usage("the token is empty")) } else { Ok(Some(token)) }
 }

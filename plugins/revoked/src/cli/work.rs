@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use super::exit::Failure;
+
 /// How to revoke.
 #[derive(Debug, Args)]
 pub(super) struct How {
@@ -38,7 +40,7 @@ enum Wait {
 
 impl How {
     /// Adds itself to what is to be revoked.
-    pub(super) fn add_to(self, asked: &mut Value) {
+    pub(super) fn add_to(self, asked: &mut Value) -> Result<(), Failure> {
         let Self { cutoff, reason, by, ban, wait, wait_limit } = self;
         asked["wait"] = if wait == Wait::All { "all" } else { "local" }.into();
         asked["wait_limit"] = wait_limit.into();
@@ -46,11 +48,16 @@ impl How {
         if let Some(cutoff) = cutoff {
             asked["cutoff"] = cutoff.parse::<u64>().map_or_else(|_| cutoff.into(), Value::from);
         }
-        for (name, text) in [("reason", reason), ("by", by)] {
-            if let Some(text) = text.filter(|text| !text.is_empty()) {
+        if reason.as_ref().is_some_and(String::is_empty) {
+            return Err(Failure::usage("the reason is empty"));
+        }
+        // `$USER` may be.
+        for (name, text) in [("reason", reason), ("by", by.filter(|by| !by.is_empty()))] {
+            if let Some(text) = text {
                 asked[name] = json!(text);
             }
         }
+        Ok(())
     }
 }
 

@@ -83,9 +83,20 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let text = fs::read_to_string(path).map_err(|source| ConfigError::File { file: file.clone(), source })?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = std::path::absolute(folder).map_err(|source| ConfigError::File { file: file.clone(), source })?;
-    let mut config = parse(&text, std::env::vars()).map_err(|faults| locate(&file, &text, faults))?;
+    let mut config = environment().and_then(|set| parse(&text, set)).map_err(|faults| locate(&file, &text, faults))?;
     config.folder = folder;
     Ok(config)
+}
+
+/// The variables that override keys. What else is set, in whichever encoding, is others' business.
+fn environment() -> Result<Vec<(String, String)>, Vec<Fault>> {
+    let named = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let ours = named.filter(|(name, _)| name.starts_with(PREFIX));
+    ours.map(|(name, value)| match value.into_string() {
+        Ok(value) => Ok((name, value)),
+        Err(_) => Err(vec![Fault::new(name, "is no UTF-8")]),
+    })
+    .collect()
 }
 
 /// A fault that showed later, with its line in `file` as that is now.
@@ -117,26 +128,39 @@ pub fn parse(text: &str, environment: impl IntoIterator<Item = (String, String)>
         .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?.to_owned(), value)))
         .filter(|(name, _)| !name.is_empty());
     let mut table = toml::Value::Table(table);
+    // All of them as text at first: a section may need several.
+    let mut as_text = Vec::new();
     for (name, value) in overrides {
         let keys: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
-        let fault = |what: &str| vec![Fault::new(format!("{PREFIX}{name}"), what)];
-        // A value is what its key takes: text, or else what it would be in the file.
-        let as_text = with(&table, &keys, toml::Value::String(value.clone()))
-            .ok_or_else(|| fault("names a place that the file does not have"))?;
-        let as_value = toml::from_str::<toml::Table>(&format!("value = {value}"))
-            .ok()
-            .and_then(|mut parsed| parsed.remove("value"))
-            .and_then(|parsed| with(&table, &keys, parsed));
-        let path = key(&keys.iter().map(|key| Part::from(key.as_str())).collect::<Vec<_>>());
-        let concerns = |fault: &Fault| fault.key.starts_with(&path) || path.starts_with(&format!("{}.", fault.key));
-        let refuses = |table: &toml::Value| read(table).err()?.into_iter().find(concerns);
-        table = match (refuses(&as_text), as_value) {
-            (None, _) => as_text,
-            (Some(_), Some(as_value)) if refuses(&as_value).is_none() => as_value,
-            (Some(wrong), _) => return Err(fault(&wrong.what)),
-        };
+        table = with(&table, &keys, toml::Value::String(value.clone()))
+            .ok_or_else(|| vec![Fault::new(format!("{PREFIX}{name}"), "names a place that the file does not have")])?;
+        as_text.push((name, keys, value));
     }
-    read(&table)
+    // A value is what its key takes: text, or else what it would be in the file.
+    loop {
+        let faults = match read(&table) {
+            Ok(config) => return Ok(config),
+            Err(faults) => faults,
+        };
+        let path = |keys: &[String]| key(&keys.iter().map(|key| Part::from(key.as_str())).collect::<Vec<_>>());
+        let concerns = |keys: &[String], Fault { key, what }: &Fault| {
+            let path = path(keys);
+            let within = path.starts_with(&format!("{key}."));
+            key.starts_with(&path) || within && !what.starts_with("missing field")
+        };
+        let found = |(_, keys, _): &(String, Vec<String>, String)| faults.iter().find(|fault| concerns(keys, fault));
+        let Some((index, fault)) = as_text.iter().enumerate().find_map(|(at, one)| Some((at, found(one)?))) else {
+            return Err(faults);
+        };
+        let (name, keys, value) = as_text.swap_remove(index);
+        let refused = || vec![Fault::new(format!("{PREFIX}{name}"), &fault.what)];
+        let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
+        let parsed = parsed.and_then(|mut parsed| parsed.remove("value")).ok_or_else(refused)?;
+        table = with(&table, &keys, parsed).ok_or_else(refused)?;
+        if read(&table).is_err_and(|faults| faults.iter().any(|fault| concerns(&keys, fault))) {
+            return Err(refused());
+        }
+    }
 }
 
 /// `table` with `value` at `keys`.
@@ -178,9 +202,10 @@ fn read(table: &toml::Value) -> Result<Config, Vec<Fault>> {
             })
             .collect();
         let key = key(&parts);
-        // The message quotes the value.
+        // The message quotes the value; where a section should be, that may be a secret too.
         let secret = ["secret", "url"].iter().any(|name| key.ends_with(name));
-        vec![Fault::new(key, if secret { "not of the right type" } else { error.message() })]
+        let quoted = error.message().starts_with("invalid type: string ");
+        vec![Fault::new(key, if secret || quoted { "not of the right type" } else { error.message() })]
     })
 }
 
@@ -292,6 +317,8 @@ mod tests {
                 format!("{FILE}[[client]]\nid = \"a\"\nsecret = 12345\n"),
                 "f.toml:10: client[0].secret: not of the right type",
             ),
+            (format!("backend = \"redis://:12345@h\"\n{FILE}"), "f.toml:1: backend: not of the right type"),
+            (format!("client = [\"12345\"]\n{FILE}"), "f.toml:1: client[0]: not of the right type"),
             ("[staleness]\nafter = \"1s\"\n".to_owned(), "f.toml:1: staleness: missing field `then`"),
             (String::new(), "f.toml: missing field `staleness`"),
         ] {
@@ -317,6 +344,14 @@ mod tests {
         assert_eq!(config(&[("REVOKED__MAX_CONNECTIONS", "7")]).max_connections, 7);
         assert_eq!(config(&[("REVOKED__ISSUER__0__ISSUER", "https://b")]).issuer[0].issuer, "https://b");
         assert_eq!(config(&[("REVOKED__TOKENS__SOURCES", "[\"dpop\"]")]).tokens.sources, ["dpop"]);
+        // A section that needs several keys may come from here alone, in any order.
+        let rest = FILE.strip_prefix("[staleness]\nafter = \"10s\"\nthen = \"refuse\"\n").unwrap();
+        let all = [("STALENESS__AFTER", "3s"), ("MAX_CONNECTIONS", "7"), ("STALENESS__THEN", "serve")];
+        let [a, b, c] = all.map(|(name, value)| (format!("{PREFIX}{name}"), value.to_owned()));
+        for environment in [[&a, &b, &c], [&c, &b, &a], [&b, &a, &c]] {
+            let config = parse(rest, environment.map(Clone::clone)).unwrap();
+            assert_eq!((config.staleness.after, config.max_connections), (Span::secs(3), 7));
+        }
         assert_eq!(said(FILE, &[("REVOKED__STALENES__AFTER", "3s")]), "f.toml: REVOKED__STALENES__AFTER: unknown key");
         let wrong = said(FILE, &[("REVOKED__STALENESS__AFTER", "soon")]);
         assert!(wrong.starts_with("f.toml: REVOKED__STALENESS__AFTER: \"soon\" is no duration"), "{wrong}");

@@ -1,14 +1,19 @@
 //! Tokens in forms (RFC 6750 §2.2): shown to the guard as one more bearer token, so that it counts credentials as ever.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use crate::body::ProxyBody;
 
 /// The longest form that is searched.
 const MOST: usize = 1024 * 1024;
+/// How long it may take.
+const LIMIT: Duration = Duration::from_secs(15);
 
 /// Marks a request whose last `Authorization` value was put there by [`show`].
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +29,8 @@ pub(super) async fn show(request: Request<Incoming>) -> Result<Request<ProxyBody
         return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
     let (mut head, body) = request.into_parts();
-    let body = Limited::new(body, MOST).collect().await.map_err(|error| {
+    let body = timeout(LIMIT, Limited::new(body, MOST).collect()).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)?;
+    let body = body.map_err(|error| {
         let long = error.is::<http_body_util::LengthLimitError>();
         if long { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST }
     })?;

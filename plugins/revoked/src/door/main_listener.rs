@@ -27,6 +27,8 @@ struct Behind {
     engine: Arc<Engine>,
     /// `None` where other doors alone are used.
     proxy: Option<Arc<Proxy>>,
+    /// Whether an endpoint or the recorder judges the request, which is then passed on as they see fit.
+    judged: bool,
 }
 
 impl MainListener {
@@ -38,13 +40,15 @@ impl MainListener {
     pub fn new(engine: Arc<Engine>) -> Result<Self, Fault> {
         let config = engine.config();
         let proxy = config.upstream.as_ref().map(|section| Proxy::new(&config, section)).transpose()?;
-        Ok(Self { behind: Behind { engine, proxy: proxy.map(Arc::new) } })
+        Ok(Self { behind: Behind { engine, proxy: proxy.map(Arc::new), judged: false } })
     }
 
     /// Answers a request.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<ProxyBody> {
         let front = self.behind.engine.front();
-        let request = if self.behind.engine.reads_forms() && !front.takes_part_in(request.uri().path()) {
+        // Told once: what a reload changes meanwhile counts for the next request.
+        let judged = front.judges(request.uri().path());
+        let request = if self.behind.engine.reads_forms() && !judged {
             match form::show(request).await {
                 Ok(request) => request,
                 Err(status) => return plain(status),
@@ -52,7 +56,7 @@ impl MainListener {
         } else {
             request.map(ProxyBody::from)
         };
-        match front.layer(self.behind.clone()).call(request).await {
+        match front.layer(Behind { judged, ..self.behind.clone() }).call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         }
@@ -69,22 +73,22 @@ impl Service<Request<ProxyBody>> for Behind {
     }
 
     fn call(&mut self, request: Request<ProxyBody>) -> Self::Future {
-        let Self { engine, proxy } = self.clone();
-        Box::pin(async move { Ok(Self::pass(&engine, proxy.as_deref(), request).await) })
+        let behind = self.clone();
+        Box::pin(async move { Ok(behind.pass(request).await) })
     }
 }
 
 impl Behind {
-    async fn pass(engine: &Engine, proxy: Option<&Proxy>, mut request: Request<ProxyBody>) -> Response<ProxyBody> {
-        // What endpoints and recorder pass on was judged by them.
-        if engine.asks() && !engine.front().takes_part_in(request.uri().path()) {
+    async fn pass(&self, mut request: Request<ProxyBody>) -> Response<ProxyBody> {
+        let engine = &self.engine;
+        if engine.asks() && !self.judged {
             let identity = request.extensions().get::<Identity>();
             if let Err(rejection) = engine.known(identity, request.uri(), request.headers()).await {
                 return Json.deny(engine.denial(rejection, request.headers()));
             }
         }
         form::hide(&mut request);
-        match proxy {
+        match &self.proxy {
             Some(proxy) => proxy.forward(request).await,
             None => plain(StatusCode::NOT_FOUND),
         }

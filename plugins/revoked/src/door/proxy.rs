@@ -6,6 +6,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
+use http_body::Body as _;
 use hyper::upgrade::{OnUpgrade, on};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -107,6 +108,10 @@ impl Proxy {
         *request.uri_mut() = uri;
         let http2 = upgrade.is_none() && (self.always_http2 || is_grpc(request.headers()));
         *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        if !http2 && !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+            // A GET or HEAD is sent without its body otherwise.
+            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         if http2 {
             // The authority of HTTP/2 is that of the URI (RFC 9113 §8.3.1); the client's name is in `X-Forwarded-Host`.
             request.headers_mut().remove(header::HOST);
@@ -155,9 +160,11 @@ impl Proxy {
 fn upgrade_asked(request: &Request<ProxyBody>) -> Option<HeaderValue> {
     let asks = options(request.headers()).any(|option| option.eq_ignore_ascii_case("upgrade"));
     let protocol = request.headers().get(header::UPGRADE)?;
-    // h2c would be a connection whose requests nobody checks.
-    let cleartext_http2 = protocol.to_str().is_ok_and(|protocol| protocol.to_ascii_lowercase().contains("h2c"));
-    (asks && request.version() == Version::HTTP_11 && !cleartext_http2).then(|| protocol.clone())
+    // These would be connections whose requests nobody checks. Bytes: what is not text may be read as a list all the same.
+    let text = protocol.as_bytes().to_ascii_lowercase();
+    let carries_requests = |name: &[u8]| text.windows(name.len()).any(|part| part == name);
+    let unchecked = carries_requests(b"h2c") || carries_requests(b"http") || carries_requests(b"tls");
+    (asks && request.version() == Version::HTTP_11 && !unchecked).then(|| protocol.clone())
 }
 
 /// The options of the connection.

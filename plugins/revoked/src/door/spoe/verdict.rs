@@ -4,7 +4,7 @@ use http::header;
 use spop::{SpopFrame, VarScope, frames::Ack};
 use tower_revocation::{Passed, token::Identity};
 
-use crate::door::refusal::Refusal;
+use crate::{door::refusal::Refusal, identity::in_header};
 
 /// Whether a request may pass.
 #[derive(Debug)]
@@ -35,7 +35,8 @@ impl Verdict {
         Box::new(match self {
             Self::Allow(passed) => {
                 let identity = passed.identity();
-                let claim = |claim: fn(&Identity) -> Option<&str>| identity.and_then(claim).unwrap_or_default();
+                // HAProxy writes into headers what it gets, line breaks too.
+                let claim = |claim: fn(&Identity) -> Option<&str>| in_header(identity.and_then(claim));
                 let ack = set(ack, "verdict", "allow");
                 // Set also where nothing is known: a header made from it takes the place of what the client wrote.
                 [
@@ -47,7 +48,7 @@ impl Verdict {
                     ("scope", claim(Identity::scope)),
                 ]
                 .into_iter()
-                .fold(ack, |ack, (name, value)| set(ack, name, value))
+                .fold(ack, |ack, (name, value)| set(ack, name, &String::from_utf8_lossy(value.as_bytes())))
             }
             Self::Deny(Refusal { status, headers, body }) => {
                 let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
