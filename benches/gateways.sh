@@ -51,7 +51,7 @@ input=$(printf '{"alg":"HS256","typ":"at+jwt"}' | base64url).$(printf '{"iss":"h
 token=$input.$(printf %s "$input" | openssl dgst -sha256 -hmac "$secret" -binary | base64url)
 authorization="Authorization: Bearer $token"
 
-app=$(free_port) always=$(free_port) main=$(free_port) check=$(free_port) passing=$(free_port)
+app=$(free_port) always=$(free_port) main=$(free_port) check=$(free_port) grpc=$(free_port) passing=$(free_port)
 printf %s "$secret" >"$folder/issuer.secret"
 cat >"$folder/revoked.toml" <<TOML
 listen = "127.0.0.1:$main"
@@ -59,6 +59,9 @@ listen = "127.0.0.1:$main"
 url = "http://127.0.0.1:$app"
 [forward_auth]
 listen = "127.0.0.1:$check"
+identity_headers = ["x-auth-subject", "x-auth-session"]
+[ext_authz]
+listen = "127.0.0.1:$grpc"
 identity_headers = ["x-auth-subject", "x-auth-session"]
 [backend]
 url = "sqlite://revoked.db"
@@ -112,6 +115,35 @@ PYTHON
 load "$daemon" 64 "http://127.0.0.1:$check/check" -s "$folder/pause.lua"
 echo "check, at $(ratio "$rate" "$full") of that: p99 $p99, $cpu us each"
 
+# The same as Envoy asks over gRPC.
+if command -v h2load >/dev/null; then
+  python3 - "$token" >"$folder/check.grpc" <<'PYTHON'
+import struct, sys
+def field(number, value):
+    value = value if isinstance(value, bytes) else value.encode()
+    size, length = len(value), b""
+    while True:
+        length += bytes([size & 127 | (128 if size > 127 else 0)])
+        size >>= 7
+        if not size:
+            return bytes([number << 3 | 2]) + length + value
+header = lambda name, value: field(3, field(1, name) + field(2, value))
+http = field(2, "GET") + header(":path", "/") + header("authorization", "Bearer " + sys.argv[1]) + field(4, "/") + field(5, "x")
+message = field(1, field(4, field(2, http)))
+sys.stdout.buffer.write(b"\0" + struct.pack(">I", len(message)) + message)
+PYTHON
+  asks() { # connections, streams on each, how many
+    local before after
+    before=$(cat /proc/"$daemon"/task/*/schedstat | awk '{ sum += $1 } END { printf "%.0f", sum }')
+    h2load -t1 -c"$1" -m"$2" -n"$3" -d "$folder/check.grpc" -H 'content-type: application/grpc' -H 'te: trailers' \
+      "http://127.0.0.1:$grpc/envoy.service.auth.v3.Authorization/Check" >"$folder/h2load"
+    after=$(cat /proc/"$daemon"/task/*/schedstat | awk '{ sum += $1 } END { printf "%.0f", sum }')
+    cpu=$(awk -v a="$after" -v b="$before" -v n="$3" 'BEGIN { printf "%.1f", (a - b) / n / 1000 }')
+    grep -q "$3 2xx" "$folder/h2load" || { echo "not every check was answered" >&2; cat "$folder/h2load" >&2; exit 1; }
+  }
+  asks 8 4 100000
+  echo "check over gRPC, as fast as it goes: $(awk '/^finished/ { print $4 }' "$folder/h2load") a second, $cpu us of the daemon's processor time each"
+fi
 # Other work on the machine hits both sides of a pair alike: the medians of pairs that were taken in turn.
 median() { sort -n | sed -n "$(((rounds + 1) / 2))p"; }
 pairs() { # name process URL process URL
