@@ -544,19 +544,25 @@ pub(crate) fn digest_key(config: &Config, section: &config::Recorder, run: Run) 
     OpaqueKeys::new(id, key.to_vec()).map_err(|error| Fault::new("recorder.digest_key_file", error))
 }
 
-fn new_key() -> std::io::Result<Zeroizing<Vec<u8>>> {
+/// 32 random bytes.
+pub(crate) fn new_key() -> std::io::Result<Zeroizing<Vec<u8>>> {
     let mut key = Zeroizing::new(vec![0; 32]);
     getrandom::fill(&mut key).map_err(std::io::Error::other)?;
     Ok(key)
 }
 
 fn write_new_key(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
     let key = new_key()?;
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(&key)?;
-    file.sync_all()?;
+    write_new_secret(path, &key)?;
     Ok(key)
+}
+
+/// Makes a file that only its owner can read; one that is there stays as it is.
+pub(crate) fn write_new_secret(path: &Path, secret: &[u8]) -> std::io::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(secret)?;
+    file.sync_all()
 }
 
 /// Where the recorder learns into.

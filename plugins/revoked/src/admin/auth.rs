@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{self, Write as _},
     net::{IpAddr, SocketAddr},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -214,16 +214,13 @@ fn made(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 fn write_new(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut random = Zeroizing::new([0; 32]);
-    getrandom::fill(random.as_mut_slice()).map_err(io::Error::other)?;
-    let mut token = Zeroizing::new(Vec::with_capacity(2 * random.len()));
+    let random = parts::new_key()?;
+    let mut token = Zeroizing::new(Vec::with_capacity(2 * random.len() + 1));
     for byte in random.iter() {
         write!(token, "{byte:02x}")?;
     }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(&token)?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
+    token.push(b'\n');
+    parts::write_new_secret(path, &token)?;
     Ok(token)
 }
 
