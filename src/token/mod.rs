@@ -14,7 +14,8 @@ mod verifier;
 
 #[cfg(feature = "jwt")]
 pub use self::jwt::{
-    Algorithm, Issuer, JwtConfigError, JwtVerifier, JwtVerifierBuilder, KeyError, Keys, UnknownAlgorithm,
+    Algorithm, Issuer, JwtConfigError, JwtVerifier, JwtVerifierBuilder, KeyError, Keys, SignError, SigningKey,
+    UnknownAlgorithm,
 };
 #[cfg(feature = "jwks-http")]
 pub use self::jwt::{Fetch, FetchError, FetchErrorKind, HttpFetch, JwksUrl};

@@ -36,6 +36,8 @@ pub enum KeyError {
     Pem,
     /// A private key: whoever only verifies should not hold it.
     PrivateKey,
+    /// Not a private key: neither PEM nor JWK.
+    NotPrivate,
     /// Not a JWK or a JWK set (RFC 7517 §4, §5).
     Jwks,
     /// A public key of a kind, curve or size that is not supported.
@@ -59,6 +61,7 @@ impl fmt::Display for KeyError {
                 "it is not one PEM block \"PUBLIC KEY\" or \"RSA PUBLIC KEY\"; convert it with openssl -pubout"
             }
             Self::PrivateKey => "it holds a private key; give only the public one (openssl pkey -pubout)",
+            Self::NotPrivate => "it holds no private key, neither as PEM (PKCS #8) nor as JWK (RFC 7517)",
             Self::Jwks => "it is not a JWK or JWK set (RFC 7517), or has a member twice",
             Self::Unsupported => "the key is none of RSA with 2048 to 8192 bits, P-256, P-384, Ed25519",
             Self::SecretTooShort => "the secret has fewer than 16 bytes; use as many random bytes as the hash has (32)",

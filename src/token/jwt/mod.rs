@@ -8,6 +8,7 @@ mod issuer;
 mod key;
 #[cfg(feature = "jwks-http")]
 mod refresh;
+mod signing;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ pub use self::{
     error::JwtConfigError,
     issuer::{Issuer, Keys},
     key::KeyError,
+    signing::{SignError, SigningKey},
 };
 #[cfg(feature = "jwks-http")]
 pub use self::{
