@@ -17,6 +17,9 @@ pub use self::jwt::{
     Algorithm, Issuer, JwtConfigError, JwtVerifier, JwtVerifierBuilder, KeyError, Keys, SignError, SigningKey,
     UnknownAlgorithm,
 };
+#[cfg(all(feature = "jwt", feature = "endpoint"))]
+#[allow(unused_imports, reason = "its users come next")]
+pub(crate) use self::jwt::{Expiry, Payload};
 #[cfg(feature = "jwks-http")]
 pub use self::jwt::{Fetch, FetchError, FetchErrorKind, HttpFetch, JwksUrl};
 pub use self::{

@@ -40,9 +40,9 @@ pub(super) enum Kind {
     Open,
     /// This one, such as `at+jwt` (RFC 9068 §2.1).
     Exactly(&'static str),
-    /// None, `JWT`, or that of draft-ietf-oauth-rfc7523bis.
-    #[cfg_attr(not(feature = "endpoint"), expect(dead_code, reason = "only endpoints have clients"))]
-    ClientAssertion,
+    /// None, `JWT`, or this one, for kinds that were given a type only later.
+    #[cfg_attr(not(feature = "endpoint"), expect(dead_code, reason = "only endpoints take such"))]
+    Usually(&'static str),
 }
 
 /// Whom tokens must be for.
@@ -104,10 +104,17 @@ impl Issuer {
         self
     }
 
-    /// Tokens are a client's assertions about itself (RFC 7523 §2.2), of which it is the issuer.
+    /// Tokens are a client's assertions about itself (RFC 7523 §2.2, draft-ietf-oauth-rfc7523bis), of which it is the
+    /// issuer.
     #[cfg(feature = "endpoint")]
-    pub(crate) fn client_assertions(mut self) -> Self {
-        self.kind = Kind::ClientAssertion;
+    pub(crate) const fn client_assertions(self) -> Self {
+        self.usual_typ("client-authentication+jwt")
+    }
+
+    /// Tokens must be of this type, or not say theirs: it is left out, or just `JWT`.
+    #[cfg(feature = "endpoint")]
+    pub(crate) const fn usual_typ(mut self, typ: &'static str) -> Self {
+        self.kind = Kind::Usually(typ);
         self
     }
 

@@ -6,12 +6,16 @@ mod error;
 mod http;
 mod issuer;
 mod key;
+#[cfg(feature = "endpoint")]
+mod payload;
 #[cfg(feature = "jwks-http")]
 mod refresh;
 mod signing;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "endpoint")]
+pub(crate) use self::payload::{Expiry, Payload};
 pub use self::{
     algorithm::{Algorithm, UnknownAlgorithm},
     error::JwtConfigError,
@@ -222,7 +226,23 @@ impl JwtVerifier {
     }
 
     fn check(&self, token: &str, now: u64, times: Times) -> Result<Identity, VerifyError> {
-        if token.len() > MAX_TOKEN {
+        self.check_signed(token, MAX_TOKEN, now, times, |signed| {
+            let claims = signed.payload.claims(&signed.issuer.claim_names)?;
+            Ok(Identity::from_verified(&claims.as_claims(signed.iss, signed.jws.signing_input.as_bytes())))
+        })
+    }
+
+    /// Checks a token of at most `max` bytes, and has `then` read it.
+    #[inline]
+    fn check_signed<T>(
+        &self,
+        token: &str,
+        max: usize,
+        now: u64,
+        times: Times,
+        then: impl FnOnce(&Signed<'_, '_, '_>) -> Result<T, VerifyError>,
+    ) -> Result<T, VerifyError> {
+        if token.len() > max {
             return Err(VerifyError::Malformed);
         }
         let jws = CompactJws::parse(token)?;
@@ -233,30 +253,55 @@ impl JwtVerifier {
         let issuer = config.issuers.get(&*iss).ok_or(VerifyError::UnknownIssuer)?;
         issuer.authenticate(&header, &jws, times)?;
         issuer.check_audience(&payload)?;
-        let claims = payload.claims(&issuer.claim_names)?;
-        let (nbf, now_and_leeway) = (payload.time("nbf")?, now.saturating_add(config.leeway));
-        if times == Times::Checked {
-            let exp = claims.exp.ok_or(VerifyError::LivesTooLong)?;
-            if exp.saturating_add(config.leeway) <= now {
-                return Err(VerifyError::Expired);
+        let (exp, nbf, iat) = (payload.time("exp")?, payload.time("nbf")?, payload.time("iat")?);
+        let now_and_leeway = now.saturating_add(config.leeway);
+        if times.count() {
+            match exp {
+                None if times.must_end() => return Err(VerifyError::LivesTooLong),
+                Some(exp) if exp.saturating_add(config.leeway) <= now => return Err(VerifyError::Expired),
+                _ => {}
             }
-            if nbf.is_some_and(|nbf| nbf > now_and_leeway) {
+            // Issued in the future, it would be later than any cutoff. Whoever revokes it need not wait for its time.
+            if nbf.is_some_and(|nbf| nbf > now_and_leeway) || iat.is_some_and(|iat| iat > now_and_leeway) {
                 return Err(VerifyError::NotYetValid);
             }
         }
-        // Issued in the future, it would be later than any cutoff. Whoever revokes it need not wait for its time.
-        if times == Times::Checked && claims.iat.is_some_and(|iat| iat > now_and_leeway) {
-            return Err(VerifyError::NotYetValid);
-        }
-        Ok(Identity::from_verified(&claims.as_claims(&iss, jws.signing_input.as_bytes())))
+        then(&Signed { iss: &iss, payload: &payload, jws: &jws, issuer })
     }
 }
 
-/// Whether `exp` and `nbf` count.
+/// A token whose signature, audience and times have been checked.
+struct Signed<'a, 'm, 'j> {
+    iss: &'a str,
+    payload: &'a Members<'m>,
+    jws: &'a CompactJws<'j>,
+    issuer: &'a Trusted,
+}
+
+/// Whether `exp`, `nbf` and `iat` count.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Times {
     Checked,
+    /// The same for a message: it counts once, and is told to come again while its key is fetched.
+    #[cfg(feature = "endpoint")]
+    #[allow(dead_code, reason = "its users come next")]
+    Message(Expiry),
     Ignored,
+}
+
+impl Times {
+    const fn count(self) -> bool {
+        !matches!(self, Self::Ignored)
+    }
+
+    const fn must_end(self) -> bool {
+        match self {
+            Self::Checked => true,
+            #[cfg(feature = "endpoint")]
+            Self::Message(expiry) => matches!(expiry, Expiry::Required),
+            Self::Ignored => false,
+        }
+    }
 }
 
 impl Verifier for JwtVerifier {
@@ -359,7 +404,7 @@ impl Trusted {
         let accepted = match self.kind {
             Kind::Open => !typ.is_some_and(|typ| FOREIGN.contains(&typ)),
             Kind::Exactly(required) => typ == Some(required),
-            Kind::ClientAssertion => matches!(typ, None | Some("jwt" | "client-authentication+jwt")),
+            Kind::Usually(usual) => typ.is_none_or(|typ| typ == "jwt" || typ == usual),
         };
         if accepted { Ok(()) } else { Err(VerifyError::Type) }
     }
@@ -390,7 +435,7 @@ impl Trusted {
         // To a revocation, "not ours" would be a success without effect: it is told to come again until the next
         // fetch has shown that the key is really unknown.
         let coming =
-            asked || (!known && times == Times::Ignored && self.sources.iter().any(Source::was_fetched_just_now));
+            asked || (!known && times != Times::Checked && self.sources.iter().any(Source::was_fetched_just_now));
         Err(if coming { VerifyError::KeyNotAvailable } else { VerifyError::Signature })
     }
 
