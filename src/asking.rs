@@ -1,4 +1,4 @@
-//! The tower door for a denylist that has to ask its backend now and then.
+//! The tower door for a check that has to ask somebody now and then.
 
 use std::{
     fmt,
@@ -23,9 +23,10 @@ use crate::{
 
 /// The layer that [`RevocationLayer::asking`] makes.
 ///
-/// It differs from that one only where the denylist is in [tiered mode](crate::denylist::Mode::Tiered), and there only for
-/// requests whose token may be revoked: these wait until the backend has answered, and reach the service behind after
-/// that or not at all. To be able to wait, it needs a service that can be cloned.
+/// It differs from that one only for requests that what is at hand does not decide: those whose token may be revoked where
+/// the denylist is in [tiered mode](crate::denylist::Mode::Tiered), and those for which the source of identities was told
+/// to ask others. These wait until whoever was asked has answered, and reach the service behind after that or not at all.
+/// To be able to wait, it needs a service that can be cloned.
 #[must_use]
 pub struct AskingLayer<I, D = Json> {
     layer: RevocationLayer<I, D>,
@@ -89,7 +90,7 @@ impl<S: Clone, I, D: Clone> Clone for AskingService<S, I, D> {
 }
 
 impl<S, I, D> AskingService<S, I, D> {
-    /// The answer, or what it is once the backend has answered.
+    /// The answer, or what it is once whoever has to be asked has answered.
     #[inline]
     #[expect(clippy::async_yields_async, reason = "the inner service's future keeps its type, and is not boxed too")]
     pub(crate) fn begin<ReqBody, ResBody>(
@@ -154,11 +155,11 @@ impl<S: fmt::Debug, I: fmt::Debug, D> fmt::Debug for AskingService<S, I, D> {
     }
 }
 
-/// Resolves once the backend has answered.
+/// Resolves once whoever was asked has answered.
 pub(crate) type Later<F> = Pin<Box<dyn Future<Output = ResponseFuture<F>> + Send>>;
 
 pin_project! {
-    /// The answer of an [`AskingService`]: the inner service's, or a refusal, perhaps after the backend was asked.
+    /// The answer of an [`AskingService`]: the inner service's, or a refusal, perhaps after somebody was asked.
     #[must_use = "futures do nothing unless polled"]
     pub struct AskingFuture<F: Future> {
         later: Option<Later<F>>,

@@ -11,11 +11,11 @@ use std::{
 use http::{Extensions, HeaderMap, Method, Uri, header, request::Parts};
 
 use crate::{
-    denylist::{Denylist, Why},
+    denylist::{Denylist, Found as Listed, Why},
     policy::{NoToken, Policy, StaleRequests},
     reject::Rejection,
     response::{Challenge, Denial},
-    token::{Asked, Found, Head, Identity, IdentitySource, MissingClaims, Question, Verified, check_fresh},
+    token::{Asked, Found, Head, Identity, IdentitySource, Known, MissingClaims, Question, Verified, check_fresh},
 };
 
 /// Decides whether a request may pass: finds its token, and asks the denylist.
@@ -57,7 +57,7 @@ struct Counts {
 /// Why a request does not pass at once.
 pub(crate) enum Held {
     Refused(Rejection),
-    /// Only the backend can tell: see [`Guard::ask`].
+    /// Somebody has to be asked: see [`Guard::ask`].
     Unclear(Box<Question>),
 }
 
@@ -99,8 +99,9 @@ impl<I: IdentitySource> Guard<I> {
 
     /// Judges a request by its head.
     ///
-    /// Where the denylist is in [tiered mode](crate::denylist::Mode::Tiered) it cannot always tell without asking the
-    /// backend: then the request is refused here, and [`Guard::check_parts_or_ask`] is the one to use.
+    /// Where the denylist is in [tiered mode](crate::denylist::Mode::Tiered), or the source of identities was told to ask
+    /// others, it cannot always tell by itself: then the request is refused here, and [`Guard::check_parts_or_ask`] is the
+    /// one to use.
     ///
     /// # Errors
     ///
@@ -125,12 +126,12 @@ impl<I: IdentitySource> Guard<I> {
         match self.judge(method, uri, headers, extensions) {
             Ok(passed) => Ok(passed),
             Err(Held::Refused(rejection)) => Err(rejection),
-            Err(Held::Unclear(question)) => self.refuse(Rejection::Unknown(Why::NotAsked), question.verified),
+            Err(Held::Unclear(question)) => self.refuse(Rejection::Unknown(Why::NotAsked), question.into_verified()),
         }
     }
 
-    /// Judges a request by its head; waits for the backend where only that can tell, which is so in
-    /// [tiered mode](crate::denylist::Mode::Tiered) alone.
+    /// Judges a request by its head; waits where somebody else has to tell, for no longer than was set there: for the
+    /// backend in [tiered mode](crate::denylist::Mode::Tiered), or for whom the source of identities was told to ask.
     ///
     /// # Errors
     ///
@@ -158,19 +159,38 @@ impl<I: IdentitySource> Guard<I> {
         }
     }
 
-    /// Asks the backend, and judges the request by what it answers.
+    /// Asks whoever can tell, and judges the request by what is known then.
     pub(crate) async fn ask(&self, question: Question) -> Result<Passed, Rejection> {
-        let Question { keys, verified } = question;
-        let rejection = match self.denylist.ask(&keys, self.policy.missing_iat).await {
-            Ok(Some(reason)) => Rejection::Revoked(reason),
-            Err(why) => Rejection::Unknown(why),
-            // It may have become stale meanwhile.
-            Ok(None) => match check_fresh(self.asked().now()) {
-                Ok(()) => return Ok(Passed { verified }),
-                Err(doubt) => doubt,
+        let known = match question {
+            Question::Backend(known) => known,
+            Question::Elsewhere { told, verified } => match told.await {
+                Ok(known) => known,
+                Err(rejection) => return self.refuse(rejection, verified),
             },
         };
-        self.refuse(rejection, verified)
+        match self.check_known(&known).await {
+            Ok(()) => Ok(Passed { verified: known.into_verified() }),
+            Err(rejection) => self.refuse(rejection, known.into_verified()),
+        }
+    }
+
+    /// As a source judges a token that it knows, but for waiting where only the backend can tell.
+    async fn check_known(&self, known: &Known) -> Result<(), Rejection> {
+        let missing_iat = self.policy.missing_iat;
+        for keys in known.keys() {
+            let listed = match self.denylist.revoked(keys, missing_iat) {
+                Some(Listed::Unclear) => self.denylist.ask(keys, missing_iat).await.map_err(Rejection::Unknown)?,
+                Some(Listed::Revoked(reason)) => Some(reason),
+                None => None,
+            };
+            if let Some(reason) = listed {
+                return Err(Rejection::Revoked(reason));
+            }
+        }
+        // Time has passed meanwhile.
+        let context = self.asked().now();
+        known.check_times(context)?;
+        check_fresh(context)
     }
 
     fn asked(&self) -> Asked<'_> {
@@ -267,3 +287,6 @@ impl<I: fmt::Debug> fmt::Debug for Guard<I> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

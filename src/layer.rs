@@ -54,8 +54,9 @@ impl<I, D> RevocationLayer<I, D> {
         self
     }
 
-    /// Lets requests wait for the backend where only that can tell whether their token is revoked: for a denylist in
-    /// [tiered mode](crate::denylist::Mode::Tiered). Without this they are refused.
+    /// Lets requests wait where somebody else has to tell whether their token may pass: for a denylist in
+    /// [tiered mode](crate::denylist::Mode::Tiered), and for a source of identities that was told to ask others. Without
+    /// this they are refused.
     pub const fn asking(self) -> AskingLayer<I, D> {
         AskingLayer::new(self)
     }

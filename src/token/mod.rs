@@ -8,7 +8,8 @@ mod identity;
 mod jwt;
 mod opaque;
 mod peek;
-mod source;
+mod question;
+pub(crate) mod source;
 mod strict;
 mod verifier;
 
@@ -35,7 +36,8 @@ pub use self::{
 
 pub(crate) use self::{
     cache::Verified,
-    source::{Asked, Found, Head, MissingClaims, Question, check_fresh},
+    question::{Known, Question},
+    source::{Asked, Found, Head, MissingClaims, check_fresh},
 };
 #[cfg(feature = "endpoint")]
 pub(crate) use self::{

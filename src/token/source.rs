@@ -13,6 +13,7 @@ use super::{
     Claims, ExtractError, Extractor, OpaqueKeys, ScopeKeys, TokenCacheConfig, VerifiedClaims, Verifier, VerifyError,
     cache::{TokenCache, Verified},
     extract::Glance,
+    question::{Known, Question, times},
     strict::CompactJws,
 };
 use crate::{
@@ -66,14 +67,8 @@ pub(crate) enum Found {
     Clear(Option<Arc<Verified>>),
     /// A token that was verified and must not pass.
     Refused(Rejection, Arc<Verified>),
-    /// A token that was verified, and of which only the backend can tell whether it is revoked.
+    /// A token of which what is at hand does not tell whether it may pass.
     Unclear(Box<Question>),
-}
-
-/// What the backend has to be asked about.
-pub(crate) struct Question {
-    pub(crate) keys: ScopeKeys,
-    pub(crate) verified: Option<Arc<Verified>>,
 }
 
 /// How many tokens left out a claim that revocation could go by.
@@ -159,7 +154,7 @@ fn not_clear(held: Held, verified: Arc<Verified>, context: Context<'_>) -> Found
         (Held::Revoked(reason), _) => Found::Refused(Rejection::Revoked(reason), verified),
         // A node that refuses anyway asks nobody.
         (Held::Unclear, Err(doubt)) => Found::Refused(doubt, verified),
-        (Held::Unclear, Ok(())) => Found::Unclear(Box::new(Question { keys: verified.keys, verified: Some(verified) })),
+        (Held::Unclear, Ok(())) => Found::Unclear(Box::new(Question::Backend(Known::of(verified)))),
     }
 }
 
@@ -221,9 +216,8 @@ impl<T: VerifiedClaims> sealed::Source for FromExtension<T> {
         };
         let context = asked.now();
         let (verified, denylist) = (claims.claims(), context.denylist);
-        // Opaque tokens have no times of their own.
-        if verified.opaque.is_none() || verified.exp.is_some() {
-            check_times(verified.iat, verified.exp, context)?;
+        if let Some((iat, exp)) = times(&verified) {
+            check_times(iat, exp, context)?;
         }
         check_claims(&verified, context)?;
         let checked = match claims.keys(denylist.hasher()) {
@@ -233,7 +227,8 @@ impl<T: VerifiedClaims> sealed::Source for FromExtension<T> {
         match checked {
             Ok(()) => Ok(Found::Clear(None)),
             Err(Rejection::Unknown(Why::NotAsked)) => {
-                Ok(Found::Unclear(Box::new(Question { keys: verified.keys(denylist.hasher()), verified: None })))
+                let keys = verified.keys(denylist.hasher());
+                Ok(Found::Unclear(Box::new(Question::Backend(Known::of_claims(&verified, keys)))))
             }
             Err(rejection) => Err(rejection),
         }
