@@ -58,7 +58,7 @@ struct World {
 impl World {
     fn new() -> Arc<Self> {
         let map = Model([AtomicU64::new(GONE), AtomicU64::new(GONE)]);
-        Arc::new(Self { visible: Visible::new(map, filter()), returned: AtomicBool::new(false) })
+        Arc::new(Self { visible: Visible::new(map, filter(), 1), returned: AtomicBool::new(false) })
     }
 
     /// What `Denylist::apply` does for one change.

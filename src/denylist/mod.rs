@@ -200,8 +200,17 @@ impl Drop for Reservation<'_> {
 /// How many records of one scope that say the same are kept side by side.
 const MOST_ALIKE: usize = 16;
 const MIN_FILTER: usize = 1 << 16;
+/// The bits of a generation that count: room for four trillion changes of each of four million lists.
+const GENERATIONS: u32 = 42;
 /// How many entries are moved under one hold of the lock.
 const STRIDE: usize = 4096;
+
+/// Where the generations of a new list begin: no two lists of a process come to the same one, so that what was clear in
+/// one says nothing to another. None begins at 0.
+fn first_generation() -> u64 {
+    static LISTS: AtomicU64 = AtomicU64::new(0);
+    (LISTS.fetch_add(1, Ordering::Relaxed) << GENERATIONS) + 1
+}
 
 impl Denylist {
     /// An empty list. It is not ready: checks answer [`Verdict::Unknown`] until [`Denylist::in_step_at`].
@@ -221,7 +230,7 @@ impl Denylist {
         });
         Self {
             tiered,
-            visible: Visible::new(Entries::new(Arc::clone(&clock), slack), filter),
+            visible: Visible::new(Entries::new(Arc::clone(&clock), slack), filter, first_generation()),
             writer: Mutex::new(Writer {
                 expiry: Expiry::default(),
                 building: None,
@@ -305,6 +314,19 @@ impl Denylist {
     /// The revocation that covers a token. Whatever the clock says, what is held denies.
     #[inline]
     pub(crate) fn revoked(&self, keys: &ScopeKeys, missing_iat: MissingIat) -> Option<Found> {
+        // Before anything is looked at: what changes meanwhile makes the next check look again.
+        let generation = self.visible.generation();
+        if keys.are_clear(generation) {
+            return None;
+        }
+        let found = self.look(keys, missing_iat);
+        if found.is_none() {
+            keys.set_clear(generation);
+        }
+        found
+    }
+
+    fn look(&self, keys: &ScopeKeys, missing_iat: MissingIat) -> Option<Found> {
         let held = self.visible.kinds();
         if keys.kinds() & held == 0 {
             return None;
@@ -339,12 +361,6 @@ impl Denylist {
     #[inline]
     pub(crate) fn kinds(&self) -> u32 {
         self.visible.kinds()
-    }
-
-    /// The generation to remember an "allowed" under: read it before [`Denylist::revoked`].
-    #[inline]
-    pub(crate) fn generation(&self) -> u64 {
-        self.visible.generation()
     }
 
     /// Merges changes in. When it returns, every check that starts later sees them.
@@ -482,13 +498,13 @@ impl Denylist {
     /// Whether nothing was ever applied, and it was never in step.
     #[cfg(feature = "sync")]
     pub(crate) fn is_untouched(&self) -> bool {
-        self.records() == 0 && self.generation() == 1 && self.staleness().is_none()
+        self.records() == 0 && self.visible.generation() & !(u64::MAX << GENERATIONS) == 1 && self.staleness().is_none()
     }
 
     /// Changes with every change and every moment at which the node was in step.
     #[cfg(feature = "sync")]
     pub(crate) fn mark(&self) -> (u64, (u64, u64)) {
-        (self.generation(), self.freshness.mark())
+        (self.visible.generation(), self.freshness.mark())
     }
 
     /// How long ago the node was last known to be in step with the backend; `None`: never yet.

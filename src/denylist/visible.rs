@@ -32,9 +32,9 @@ pub(crate) struct Visible<M> {
 }
 
 impl<M: Map> Visible<M> {
-    pub(crate) fn new(map: M, filter: Arc<Filter>) -> Self {
-        // Generation 0 means "never looked"; see the verified-token cache.
-        Self { kinds: AtomicU32::new(0), filter: Swap::new(filter), map, generation: AtomicU64::new(1) }
+    /// `generation` is the first; 0 means "never looked" to who remembers one.
+    pub(crate) fn new(map: M, filter: Arc<Filter>, generation: u64) -> Self {
+        Self { kinds: AtomicU32::new(0), filter: Swap::new(filter), map, generation: AtomicU64::new(generation) }
     }
 
     /// Writer: makes an entry visible. `building` is a filter that is being filled to replace the present one.

@@ -12,7 +12,7 @@ pub(super) fn subject(body: &[u8], attributes: bool) -> Result<SubjectId, Refusa
     if !members.are_only(&["sub_id", "subject"]) {
         return Err(Refusal::Json);
     }
-    let parse = |name| members.raw(name).map(|raw| SubjectId::parse(raw, attributes)).transpose();
+    let parse = |name| members.get(name)?.map(|raw| SubjectId::parse(raw, attributes)).transpose();
     match (parse("sub_id")?, parse("subject")?) {
         (Some(one), Some(other)) if one != other => Err(Refusal::TwoSubjects),
         (Some(subject), _) | (None, Some(subject)) => Ok(subject),

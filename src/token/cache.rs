@@ -2,10 +2,7 @@
 
 use std::{
     hash::{BuildHasher, Hasher},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -45,29 +42,16 @@ pub(crate) struct Verified {
     pub(crate) keys: ScopeKeys,
     /// Of the verifier, read before it judged.
     epoch: u64,
-    /// The last generation of the denylist under which it was found clear; 0: never looked.
-    clear: AtomicU64,
 }
 
 impl Verified {
     pub(crate) fn new(token: &str, identity: Identity, keys: ScopeKeys, epoch: u64) -> Self {
-        Self { token: token.as_bytes().into(), identity, keys, epoch, clear: AtomicU64::new(0) }
+        Self { token: token.as_bytes().into(), identity, keys, epoch }
     }
 
     #[inline]
     pub(super) fn token(&self) -> &[u8] {
         &self.token
-    }
-
-    #[inline]
-    pub(crate) fn is_clear(&self, generation: u64) -> bool {
-        self.clear.load(Ordering::Relaxed) == generation
-    }
-
-    /// Remembers that it was clear under `generation`, which was read before looking.
-    #[inline]
-    pub(crate) fn set_clear(&self, generation: u64) {
-        self.clear.store(generation, Ordering::Relaxed);
     }
 }
 

@@ -78,6 +78,9 @@ impl fmt::Display for ExtractError {
 
 impl std::error::Error for ExtractError {}
 
+/// Up to so many headers, a walk along all of them costs less than two look-ups.
+const FEW: usize = 20;
+
 /// The longest token that is looked at.
 pub(crate) const MAX_TOKEN: usize = 16 * 1024;
 
@@ -167,17 +170,26 @@ impl Extractor {
         if !self.only_bearer || (!self.unused_query && uri.query().is_some()) {
             return Glance::Unclear;
         }
+        if headers.len() > FEW {
+            return self.glance_by_name(headers);
+        }
+        let mut found = None;
+        for (name, value) in headers {
+            let is_second = *name == header::AUTHORIZATION && found.replace(value).is_some();
+            if is_second || (*name == header::SEC_WEBSOCKET_PROTOCOL && !self.unused_websocket_protocol) {
+                return Glance::Unclear;
+            }
+        }
+        Glance::of(found)
+    }
+
+    fn glance_by_name<'a>(&self, headers: &'a HeaderMap) -> Glance<'a> {
         if !self.unused_websocket_protocol && headers.contains_key(&header::SEC_WEBSOCKET_PROTOCOL) {
             return Glance::Unclear;
         }
-        let Some(value) = headers.get(&header::AUTHORIZATION) else { return Glance::Nothing };
-        // Where every name has one value, this one has.
-        let single =
-            headers.len() == headers.keys_len() || headers.get_all(&header::AUTHORIZATION).iter().nth(1).is_none();
-        match behind_bearer(value.as_bytes()) {
-            Some(token) if single => Glance::Bearer(token),
-            _ => Glance::Unclear,
-        }
+        let mut values = headers.get_all(&header::AUTHORIZATION).iter();
+        let first = values.next();
+        if values.next().is_some() { Glance::Unclear } else { Glance::of(first) }
     }
 
     /// Whether the request presents a token, without checking how well it is spelled: for who does not read it.
@@ -301,6 +313,15 @@ pub(crate) enum Glance<'a> {
     Bearer(&'a [u8]),
     /// Anything else: [`Extractor::find`] tells.
     Unclear,
+}
+
+impl<'a> Glance<'a> {
+    /// By the only value of `Authorization`.
+    #[inline]
+    fn of(authorization: Option<&'a HeaderValue>) -> Self {
+        let Some(value) = authorization else { return Self::Nothing };
+        behind_bearer(value.as_bytes()).map_or(Self::Unclear, Self::Bearer)
+    }
 }
 
 /// What follows the scheme and one space.

@@ -1,4 +1,10 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use super::OpaqueDigest;
 use crate::revocation::{Scope, ScopeHasher, ScopeKey, ScopeKind};
@@ -113,6 +119,7 @@ impl<'a> Claims<'a> {
             keys: [0; ScopeKeys::PLACES],
             count: 0,
             kinds: 0,
+            clear: AtomicU64::new(0),
             iat: self.iat.unwrap_or(ScopeKeys::NONE),
             since: match (self.iat, self.auth_time) {
                 (Some(iat), Some(auth_time)) => iat.min(auth_time),
@@ -151,9 +158,13 @@ impl<'a> Claims<'a> {
 }
 
 /// The keys under which one token can be revoked, made once and looked up on every request.
-#[derive(Clone, Copy)]
+///
+/// They remember under which generation of a denylist nothing covered them: until something changes there, a check is
+/// one comparison.
 pub struct ScopeKeys {
     keys: [u128; Self::PLACES],
+    /// The last generation under which they were found clear; 0: never looked. No two denylists share one.
+    clear: AtomicU64,
     /// How many places hold a key.
     count: u32,
     /// A bit for each kind among them.
@@ -189,6 +200,21 @@ impl ScopeKeys {
             .filter(move |(_, key)| kinds & ScopeKey::kind_bit(*key) != 0)
     }
 
+    /// Whether nothing covered them under this generation.
+    #[inline]
+    pub(crate) fn are_clear(&self, generation: u64) -> bool {
+        self.clear.load(Ordering::Relaxed) == generation
+    }
+
+    /// Remembers that nothing did; the generation was read before looking. Where no time is known, whether a cutoff
+    /// covers them is a matter of policy, and nothing is remembered.
+    #[inline]
+    pub(crate) fn set_clear(&self, generation: u64) {
+        if self.iat != Self::NONE {
+            self.clear.store(generation, Ordering::Relaxed);
+        }
+    }
+
     #[inline]
     pub(crate) const fn at(&self, place: u32) -> u128 {
         self.keys[place as usize]
@@ -206,6 +232,14 @@ impl ScopeKeys {
     pub(crate) const fn issued(&self, kind: ScopeKind) -> Option<u64> {
         let time = if kind.compares_auth_time() { self.since } else { self.iat };
         if time == Self::NONE { None } else { Some(time) }
+    }
+}
+
+impl Clone for ScopeKeys {
+    fn clone(&self) -> Self {
+        let Self { keys, clear, count, kinds, iat, since } = self;
+        let clear = AtomicU64::new(clear.load(Ordering::Relaxed));
+        Self { keys: *keys, clear, count: *count, kinds: *kinds, iat: *iat, since: *since }
     }
 }
 

@@ -4,6 +4,7 @@ mod cache;
 mod extract;
 mod first_level;
 mod identity;
+mod json;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod opaque;
@@ -42,5 +43,6 @@ pub(crate) use self::{
 #[cfg(feature = "endpoint")]
 pub(crate) use self::{
     extract::MAX_TOKEN,
+    json::Raw,
     strict::{CompactJws, Malformed, Members},
 };

@@ -311,9 +311,8 @@ impl<V: Verifier> sealed::Source for Verify<V> {
         if glance == Glance::Nothing {
             return Ok(Found::Nothing);
         }
-        // Both are read before anything is looked at: what changes meanwhile makes the next request look again.
+        // Before anything is looked at: what changes meanwhile makes the next request look again.
         let epoch = self.verifier.epoch();
-        let generation = asked.denylist.generation();
         // A token that is equal to a verified one, byte for byte, was checked for its spelling too.
         let known = if let Glance::Bearer(token) = glance { self.cache.get(token, epoch) } else { None };
         let (verified, context) = match known {
@@ -334,11 +333,8 @@ impl<V: Verifier> sealed::Source for Verify<V> {
         };
         // Time changes no generation: it is compared on every request.
         check_times(verified.identity.iat(), verified.identity.exp(), context)?;
-        if !verified.is_clear(generation) {
-            if let Some(held) = context.denylist.revoked(&verified.keys, context.policy.missing_iat) {
-                return Ok(not_clear(held, verified, context));
-            }
-            verified.set_clear(generation);
+        if let Some(held) = context.denylist.revoked(&verified.keys, context.policy.missing_iat) {
+            return Ok(not_clear(held, verified, context));
         }
         if let Err(doubt) = check_fresh(context) {
             return Ok(Found::Refused(doubt, verified));

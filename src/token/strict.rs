@@ -2,14 +2,12 @@
 
 use std::borrow::Cow;
 
-use serde::{
-    Deserializer as _,
-    de::{self, MapAccess, Visitor},
-};
-use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use super::Claims;
+use super::{
+    Claims,
+    json::{self, Raw},
+};
 
 /// The names under which an issuer puts the claims that revocation needs.
 ///
@@ -70,13 +68,8 @@ pub(crate) struct Malformed;
 
 /// The members of one JSON object.
 #[derive(Default)]
-pub(crate) struct Members<'a>(List<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Members<'a>(json::List<'a>);
 
-/// As many as nearly all tokens have cost no allocation.
-type List<T> = SmallVec<[T; 16]>;
-
-/// More members than any honest token has: bounds the work that a stranger can cause.
-const MAX_MEMBERS: usize = 256;
 /// Times beyond this cannot be told apart by readers that use doubles.
 const MAX_TIME: f64 = 9_007_199_254_740_992.0;
 
@@ -84,22 +77,16 @@ impl<'a> Members<'a> {
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, Malformed> {
         // Checked once for all the strings in it.
         let json = std::str::from_utf8(json).map_err(|_| Malformed)?;
-        let mut deserializer = serde_json::Deserializer::from_str(json);
-        let members = deserializer.deserialize_map(MembersVisitor).map_err(|_| Malformed)?;
-        deserializer.end().map_err(|_| Malformed)?;
-        if has_twice(&members) {
-            return Err(Malformed);
-        }
-        Ok(Self(members))
+        json::members(json).map(Self)
     }
 
     /// Every member, in order.
     #[cfg(feature = "endpoint")]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Raw<'a>)> {
         self.0.iter().map(|(name, value)| (&**name, *value))
     }
 
-    pub(crate) fn raw(&self, name: &str) -> Option<&'a RawValue> {
+    pub(crate) fn raw(&self, name: &str) -> Option<Raw<'a>> {
         self.0.iter().find(|(member, _)| member == name).map(|(_, value)| *value)
     }
 
@@ -116,9 +103,7 @@ impl<'a> Members<'a> {
     /// A string that is not empty.
     pub(crate) fn string(&self, name: &str) -> Result<Option<Cow<'a, str>>, Malformed> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
-        // A string without an escape stands there as it is: its end and its bytes were checked with the object's.
-        let plain = raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        let text = match plain.filter(|text| memchr::memchr(b'\\', text.as_bytes()).is_none()) {
+        let text = match raw.plain() {
             Some(text) => Cow::Borrowed(text),
             None => serde_json::from_str::<Text<'a>>(raw.get()).map(|Text(text)| text).map_err(|_| Malformed)?,
         };
@@ -163,34 +148,6 @@ impl<'a> Members<'a> {
             auth_time: self.time("auth_time")?,
             exp: self.time("exp")?,
         })
-    }
-}
-
-fn has_twice(members: &[(Cow<'_, str>, &RawValue)]) -> bool {
-    let mut names: List<&str> = members.iter().map(|(name, _)| &**name).collect();
-    // Any order brings equal ones together; most differ in length already.
-    names.sort_unstable_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
-    names.windows(2).any(|pair| pair[0] == pair[1])
-}
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = List<(Cow<'de, str>, &'de RawValue)>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = List::new();
-        while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-            if members.len() == MAX_MEMBERS {
-                return Err(de::Error::custom("too many members"));
-            }
-            members.push((name, value));
-        }
-        Ok(members)
     }
 }
 
@@ -242,10 +199,10 @@ fn decoded<const N: usize>(part: &str) -> Result<Part<N>, Malformed>
 where
     [u8; N]: smallvec::Array<Item = u8>,
 {
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    use base64_simd::{AsOut as _, URL_SAFE_NO_PAD};
     let most = part.len() / 4 * 3 + 3;
     let mut bytes = if most <= N { Part::from_buf_and_len([0; N], most) } else { vec![0; most].into() };
-    let length = URL_SAFE_NO_PAD.decode_slice(part, &mut bytes).map_err(|_| Malformed)?;
+    let length = URL_SAFE_NO_PAD.decode(part.as_bytes(), bytes.as_mut_slice().as_out()).map_err(|_| Malformed)?.len();
     bytes.truncate(length);
     Ok(bytes)
 }

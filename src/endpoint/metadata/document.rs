@@ -3,7 +3,7 @@ use http::header::{self, HeaderMap};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::token::Members;
+use crate::token::{Members, Raw};
 
 /// A member that is added, or put in the place of one with its name.
 pub(super) struct Member {
@@ -69,7 +69,7 @@ impl Serialize for Merged<'_, '_> {
         for (name, value) in self.theirs.iter() {
             match self.ours.iter().find(|member| member.name == name) {
                 Some(member) => entry(&mut map, name, member.over(Some(value)))?,
-                None => map.serialize_entry(name, value)?,
+                None => map.serialize_entry(name, &value)?,
             }
         }
         for member in self.ours.iter().filter(|member| self.theirs.raw(&member.name).is_none()) {
@@ -85,7 +85,7 @@ fn entry<M: SerializeMap>(map: &mut M, name: &str, value: Option<Box<RawValue>>)
 
 impl Member {
     /// The value in the place of `theirs`; `None` for no member.
-    fn over(&self, theirs: Option<&RawValue>) -> Option<Box<RawValue>> {
+    fn over(&self, theirs: Option<Raw<'_>>) -> Option<Box<RawValue>> {
         match &self.value {
             Value::Gone => None,
             Value::Json(json) => Some(json.clone()),

@@ -1,0 +1,404 @@
+//! A JSON object (RFC 8259) split into its members, in one pass and without an allocation.
+//!
+//! Everything is held against the grammar, what is nested too; numbers are not read, and of escapes only that they are
+//! spelled right. `strict_reads_what_serde_json_reads` holds it against serde_json.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use super::strict::Malformed;
+
+/// A value as it stands in the text, checked against the grammar.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Raw<'a>(&'a str);
+
+impl<'a> Raw<'a> {
+    /// Its text.
+    pub(crate) const fn get(self) -> &'a str {
+        self.0
+    }
+
+    /// The text of a string without escapes; `None` for anything else.
+    pub(super) fn plain(self) -> Option<&'a str> {
+        let inside = self.0.strip_prefix('"')?.strip_suffix('"')?;
+        memchr::memchr(b'\\', inside.as_bytes()).is_none().then_some(inside)
+    }
+}
+
+/// As it stands.
+#[cfg(feature = "endpoint")]
+impl serde::Serialize for Raw<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &serde_json::value::RawValue = serde_json::from_str(self.0).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+/// Members in their order. As many as nearly all tokens have cost no allocation.
+pub(super) type List<'a> = SmallVec<[(Cow<'a, str>, Raw<'a>); 16]>;
+
+/// More members than any honest token has: bounds the work that a stranger can cause.
+const MAX_MEMBERS: usize = 256;
+/// How deep values may be nested.
+const MAX_DEPTH: u32 = 100;
+
+/// The members of the object that `json` is; none stands there twice.
+pub(super) fn members(json: &str) -> Result<List<'_>, Malformed> {
+    let mut scanner = Scanner { json, at: 0 };
+    let mut members = List::new();
+    let mut seen = 0_u64;
+    scanner.skip_space();
+    scanner.object(&mut |scanner| {
+        let (name, escaped) = scanner.string()?;
+        let name = if escaped {
+            Cow::Owned(unescaped(name)?)
+        } else {
+            Cow::Borrowed(name.0.get(1..name.0.len() - 1).ok_or(Malformed)?)
+        };
+        scanner.colon()?;
+        let start = scanner.at;
+        scanner.value(MAX_DEPTH)?;
+        let value = Raw(json.get(start..scanner.at).ok_or(Malformed)?);
+        // Names that differ in length or at their ends, as nearly all do, need no comparing.
+        let bit = 1 << (fingerprint(&name) & 63);
+        if seen & bit != 0 && members.iter().any(|(other, _): &(Cow<'_, str>, Raw<'_>)| *other == name) {
+            return Err(Malformed);
+        }
+        seen |= bit;
+        if members.len() == MAX_MEMBERS {
+            return Err(Malformed);
+        }
+        members.push((name, value));
+        Ok(())
+    })?;
+    scanner.skip_space();
+    if scanner.at == json.len() { Ok(members) } else { Err(Malformed) }
+}
+
+fn unescaped(string: Raw<'_>) -> Result<String, Malformed> {
+    serde_json::from_str(string.0).map_err(|_| Malformed)
+}
+
+fn fingerprint(name: &str) -> u32 {
+    let bytes = name.as_bytes();
+    let (first, last) = (bytes.first().copied().unwrap_or(0), bytes.last().copied().unwrap_or(0));
+    u32::from(first) ^ u32::from(last).wrapping_mul(5) ^ (bytes.len() as u32).wrapping_mul(11)
+}
+
+struct Scanner<'a> {
+    json: &'a str,
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    #[inline]
+    fn peek(&self) -> Option<u8> {
+        self.json.as_bytes().get(self.at).copied()
+    }
+
+    #[inline]
+    fn take(&mut self, byte: u8) -> bool {
+        let there = self.peek() == Some(byte);
+        self.at += usize::from(there);
+        there
+    }
+
+    #[inline]
+    fn skip_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn colon(&mut self) -> Result<(), Malformed> {
+        self.skip_space();
+        if !self.take(b':') {
+            return Err(Malformed);
+        }
+        self.skip_space();
+        Ok(())
+    }
+
+    /// An object; `member` reads one member, up to the end of its value.
+    #[inline]
+    fn object(&mut self, member: &mut dyn FnMut(&mut Self) -> Result<(), Malformed>) -> Result<(), Malformed> {
+        self.sequence(b'{', b'}', member)
+    }
+
+    #[inline]
+    fn sequence(
+        &mut self,
+        open: u8,
+        close: u8,
+        item: &mut dyn FnMut(&mut Self) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        if !self.take(open) {
+            return Err(Malformed);
+        }
+        self.skip_space();
+        if self.take(close) {
+            return Ok(());
+        }
+        loop {
+            item(self)?;
+            self.skip_space();
+            if self.take(close) {
+                return Ok(());
+            }
+            if !self.take(b',') {
+                return Err(Malformed);
+            }
+            self.skip_space();
+        }
+    }
+
+    /// Any value, with this many levels left.
+    fn value(&mut self, depth: u32) -> Result<(), Malformed> {
+        match self.peek() {
+            Some(b'"') => self.string().map(drop),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b'{' | b'[') if depth == 0 => Err(Malformed),
+            Some(b'{') => self.object(&mut |scanner| {
+                scanner.string()?;
+                scanner.colon()?;
+                scanner.value(depth - 1)
+            }),
+            Some(b'[') => self.sequence(b'[', b']', &mut |scanner| scanner.value(depth - 1)),
+            Some(b't') => self.literal("true"),
+            Some(b'f') => self.literal("false"),
+            Some(b'n') => self.literal("null"),
+            _ => Err(Malformed),
+        }
+    }
+
+    fn literal(&mut self, literal: &str) -> Result<(), Malformed> {
+        if !self.json.as_bytes().get(self.at..).is_some_and(|rest| rest.starts_with(literal.as_bytes())) {
+            return Err(Malformed);
+        }
+        self.at += literal.len();
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), Malformed> {
+        self.take(b'-');
+        // No zero in front of other digits.
+        if !self.take(b'0') {
+            self.digits()?;
+        }
+        if self.take(b'.') {
+            self.digits()?;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'+') || self.take(b'-');
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), Malformed> {
+        let start = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        if self.at > start { Ok(()) } else { Err(Malformed) }
+    }
+
+    /// A string with its quotes, and whether there are escapes in it.
+    #[inline]
+    fn string(&mut self) -> Result<(Raw<'a>, bool), Malformed> {
+        let start = self.at;
+        if !self.take(b'"') {
+            return Err(Malformed);
+        }
+        let mut escaped = false;
+        loop {
+            self.at += plain_length(self.json.as_bytes().get(self.at..).unwrap_or_default());
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => self.escape()?,
+                // The end, or a control character.
+                _ => return Err(Malformed),
+            }
+            escaped = true;
+        }
+        self.at += 1;
+        Ok((Raw(self.json.get(start..self.at).ok_or(Malformed)?), escaped))
+    }
+
+    fn escape(&mut self) -> Result<(), Malformed> {
+        let rest = self.json.as_bytes().get(self.at + 1..).unwrap_or_default();
+        let length = match rest {
+            [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
+            [b'u', rest @ ..] if rest.len() >= 4 && rest.iter().take(4).all(u8::is_ascii_hexdigit) => 6,
+            _ => return Err(Malformed),
+        };
+        self.at += length;
+        Ok(())
+    }
+}
+
+/// How many bytes stand in front of the first quote, backslash or control character. Eight are looked at together.
+#[inline]
+fn plain_length(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES << 7;
+    // A high bit for each byte below `limit`, right up to the first.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
+    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (n, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let ends = equal(word, b'"') | equal(word, b'\\') | below(word, 0x20);
+        if ends != 0 {
+            return n * 8 + ends.trailing_zeros() as usize / 8;
+        }
+    }
+    let ends = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+    bytes.len() - rest.len() + rest.iter().position(ends).unwrap_or(rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn ours(json: &str) -> Option<BTreeMap<String, String>> {
+        let members = members(json).ok()?;
+        Some(members.iter().map(|(name, value)| (name.to_string(), value.get().to_owned())).collect())
+    }
+
+    /// What serde_json reads, where no name stands there twice.
+    fn serde(json: &str) -> Option<BTreeMap<String, String>> {
+        struct Pairs(Vec<(String, Box<RawValue>)>);
+        impl<'de> serde::Deserialize<'de> for Pairs {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Visitor;
+                impl<'de> serde::de::Visitor<'de> for Visitor {
+                    type Value = Pairs;
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("an object")
+                    }
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                        let mut pairs = Vec::new();
+                        while let Some(pair) = map.next_entry()? {
+                            pairs.push(pair);
+                        }
+                        Ok(Pairs(pairs))
+                    }
+                }
+                deserializer.deserialize_map(Visitor)
+            }
+        }
+        let Pairs(pairs) = serde_json::from_str(json).ok()?;
+        let count = pairs.len();
+        let map: BTreeMap<_, _> = pairs.into_iter().map(|(name, value)| (name, value.get().to_owned())).collect();
+        (map.len() == count).then_some(map)
+    }
+
+    /// Texts that are nearly JSON.
+    fn nearly_json() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            4 => Just("\"".to_owned()),
+            2 => Just("{".to_owned()),
+            2 => Just("}".to_owned()),
+            1 => Just("[".to_owned()),
+            1 => Just("]".to_owned()),
+            3 => Just(":".to_owned()),
+            3 => Just(",".to_owned()),
+            2 => prop_oneof!["-?[0-9]{1,3}(\\.[0-9]{1,2})?([eE][+-]?[0-9])?", "[-+.0-9eE]{1,4}"],
+            1 => prop_oneof![Just("true"), Just("false"), Just("null"), Just("nul")].prop_map(str::to_owned),
+            1 => prop_oneof![Just("\\u0061"), Just("\\n"), Just("\\\""), Just("\\x"), Just("\\ud800"), Just("\\u12")]
+                .prop_map(str::to_owned),
+            1 => prop_oneof![Just(" "), Just("\t"), Just("\n"), Just("\r"), Just("\u{b}"), Just("\u{0}"), Just("\u{7f}")]
+                .prop_map(str::to_owned),
+            2 => "[a-c\u{e9}\u{1f600}]{0,12}",
+        ];
+        proptest::collection::vec(piece, 0..14).prop_map(|pieces| pieces.concat())
+    }
+
+    /// Real JSON, spelled in different ways, and perhaps with one byte changed.
+    fn json_but_for_a_byte() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(serde_json::Value::from),
+            any::<i64>().prop_map(serde_json::Value::from),
+            any::<f64>().prop_map(serde_json::Value::from),
+            "[ -~\u{0}-\u{1f}\u{e9}\u{1f600}\"\\\\]{0,20}".prop_map(serde_json::Value::from),
+            Just(serde_json::Value::Null),
+        ];
+        let value = leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(serde_json::Value::from),
+                proptest::collection::btree_map("[a-z\"\\\\\n]{0,10}", inner, 0..6)
+                    .prop_map(serde_json::Value::from_iter),
+            ]
+        });
+        let object =
+            proptest::collection::btree_map("[a-z\"]{0,9}", value, 0..12).prop_map(serde_json::Value::from_iter);
+        let changed = proptest::option::of((any::<prop::sample::Index>(), 0_u8..0x80));
+        (object, any::<bool>(), changed).prop_map(|(object, pretty, changed)| {
+            let text = if pretty { serde_json::to_string_pretty(&object) } else { serde_json::to_string(&object) };
+            let mut bytes = text.unwrap().into_bytes();
+            if let Some((index, byte)) = changed {
+                let at = index.index(bytes.len());
+                bytes[at] = byte;
+            }
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn strict_reads_what_serde_json_reads(json in prop_oneof![nearly_json(), json_but_for_a_byte()]) {
+            prop_assert_eq!(ours(&json), serde(&json), "{}", json);
+        }
+
+        #[test]
+        fn nearly_objects(inside in nearly_json()) {
+            let json = format!("{{\"a\":{inside}}}");
+            prop_assert_eq!(ours(&json), serde(&json), "{}", json);
+        }
+
+        #[test]
+        fn the_first_that_ends_a_string_is_found(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let ends = |byte: &u8| *byte == b'"' || *byte == b'\\' || *byte < 0x20;
+            prop_assert_eq!(plain_length(&bytes), bytes.iter().position(ends).unwrap_or(bytes.len()));
+        }
+    }
+
+    #[test]
+    fn depth_and_width_have_an_end() {
+        let nested = |depth: usize| format!("{{\"a\":{}1{}}}", "[".repeat(depth), "]".repeat(depth));
+        assert!(members(&nested(MAX_DEPTH as usize)).is_ok());
+        assert!(members(&nested(MAX_DEPTH as usize + 1)).is_err());
+        assert!(members(&nested(100_000)).is_err());
+        let wide =
+            |count: usize| format!("{{{}}}", (0..count).map(|n| format!("\"{n}\":0")).collect::<Vec<_>>().join(","));
+        assert_eq!(members(&wide(MAX_MEMBERS)).map(|list| list.len()), Ok(MAX_MEMBERS));
+        assert!(members(&wide(MAX_MEMBERS + 1)).is_err());
+    }
+
+    /// Also where two names have one fingerprint, and where one is spelled with escapes.
+    #[test]
+    fn a_name_that_stands_there_twice() {
+        let same = (b'a'..=b'z').flat_map(|a| (b'a'..=b'z').map(move |b| format!("x{}{}y", a as char, b as char)));
+        let names: Vec<_> = same.take(200).collect();
+        assert!(names.iter().all(|name| fingerprint(name) == fingerprint(&names[0])));
+        let object = |names: &[String]| {
+            format!("{{{}}}", names.iter().map(|name| format!("\"{name}\":0")).collect::<Vec<_>>().join(","))
+        };
+        assert!(members(&object(&names)).is_ok());
+        for twice in [0, 63, 199] {
+            let mut names = names.clone();
+            names.push(names[twice].clone());
+            assert!(members(&object(&names)).is_err(), "{twice}");
+        }
+        assert!(members(r#"{"ab":0,"\u0061b":0}"#).is_err());
+    }
+}
