@@ -56,7 +56,7 @@ impl Known {
     /// By what the source has verified.
     pub(crate) fn of(verified: Arc<Verified>) -> Self {
         let times = Some((verified.identity.iat(), verified.identity.exp()));
-        Self { keys: verified.keys, digests: Box::default(), times, verified: Some(verified) }
+        Self { keys: verified.keys.clone(), digests: Box::default(), times, verified: Some(verified) }
     }
 
     /// All keys that may be revoked.
