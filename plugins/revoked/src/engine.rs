@@ -22,6 +22,7 @@ use tower_revocation::{
 
 use crate::{
     config::{self, Config, Fault},
+    denials::Denials,
     parts,
 };
 
@@ -45,6 +46,7 @@ pub struct Engine {
     learns: Option<Learns>,
     routes: ArcSwap<Routes>,
     config: ArcSwap<Config>,
+    denials: Denials,
 }
 
 /// The routes, as the configuration has them now.
@@ -214,6 +216,7 @@ impl Engine {
             learns,
             routes: ArcSwap::from_pointee(routes),
             config: ArcSwap::from_pointee(config),
+            denials: Denials::default(),
             revocations,
         })
     }
@@ -365,6 +368,11 @@ impl Engine {
     /// The revocation endpoint that a request with this path is for.
     pub fn endpoint_at(&self, path: &str) -> Option<EndpointName> {
         self.routes.load().front.endpoint_at(path)
+    }
+
+    /// The requests that were refused last: each door puts its own there.
+    pub const fn denials(&self) -> &Denials {
+        &self.denials
     }
 
     /// Whether forms are searched for tokens.

@@ -359,6 +359,103 @@ fn metrics_are_well_formed_and_those_of_the_documentation() {
 }
 
 #[test]
+fn a_preview_tells_what_would_be_recorded_and_records_nothing() {
+    let daemon = Daemon::start();
+    let preview = |asked: Value| {
+        let answer = daemon.call("POST", "/api/v1/revocations/preview", asked);
+        (answer.status, answer.json()["would"].clone())
+    };
+    let now = admin_common::unix();
+    let (_, usual) = preview(json!({ "scope": subject("alice") }));
+    let cutoff = usual["cutoff"].as_u64().unwrap();
+    assert!((now..now + 60).contains(&cutoff), "{usual}");
+    let (_, ban) = preview(json!({ "scope": subject("alice"), "ban": true }));
+    assert_eq!(ban, json!({ "cutoff": "forever", "retain_until": "lifted" }));
+    let (_, past) = preview(json!({ "scope": subject("alice"), "cutoff": now - 1000 }));
+    assert_eq!(past["cutoff"], now - 1000);
+    // A token's record leaves with the token, which has ten minutes left, and what clocks and leeways add.
+    let (_, token) = preview(json!({ "token": jwt(json!({})) }));
+    assert_eq!(token["cutoff"], "forever");
+    let kept = token["retain_until"].as_u64().unwrap();
+    assert!((now + 590..now + 900).contains(&kept) && kept < usual["retain_until"].as_u64().unwrap(), "{token}");
+    // What could not be revoked so, cannot be previewed so.
+    assert_eq!(preview(json!({ "scope": subject("alice"), "cutoff": now + 1000 })).0, 422);
+    assert_eq!(preview(json!({ "scope": subject("alice"), "ban": true, "cutoff": now })).0, 422);
+    assert_eq!(daemon.get("/api/v1/revocations").json()["revocations"], json!([]));
+
+    // It is what is recorded then.
+    let asked = json!({ "scope": subject("alice"), "cutoff": now - 1000 });
+    assert_eq!(daemon.call("POST", "/api/v1/revocations", asked).status, 200);
+    let recorded = daemon.get("/api/v1/revocations").json()["revocations"][0].clone();
+    assert_eq!(recorded["cutoff"], past["cutoff"]);
+    let apart = recorded["retain_until"].as_u64().unwrap().abs_diff(past["retain_until"].as_u64().unwrap());
+    assert!(apart < 60, "{recorded} {past}");
+    let said = daemon.cli(&["preview", "--subject", "alice", "--ban"]).succeeded();
+    assert!(said.out.contains("would refuse  forever") && said.out.contains("kept until    lifted"), "{}", said.out);
+}
+
+#[test]
+fn refused_requests_are_told_without_their_tokens() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.get("/api/v1/denials").json(), json!({ "denials": [] }));
+    daemon.revoke(subject("alice"));
+    let token = jwt(json!({}));
+    let header = format!("authorization: Bearer {token}");
+    let refused = |method: &str, path: &str, header: &str| {
+        assert_eq!(http(daemon.listen, method, path, &["host: app", header], b"").status, 401);
+    };
+    refused("GET", "/orders/1?access=hidden", &header);
+    refused("DELETE", &format!("/{token}/x"), &header);
+    refused("GET", "/", "authorization: Bearer eyJhbGciOiJub25lIn0.e30.");
+    assert_eq!(daemon.through(&jwt(json!({ "sub": "bob", "sid": "s2", "jti": "t2" }))), 200);
+    // What an operator asks is no request.
+    let check = daemon.call("POST", "/api/v1/check", json!({ "token": token }));
+    assert_eq!(check.json()["verdict"], "deny");
+
+    let answer = daemon.get("/api/v1/denials");
+    let told = answer.json()["denials"].as_array().unwrap().clone();
+    let told = |index: usize| {
+        let denied: &Value = &told[index];
+        ["number", "door", "reason", "scope", "method", "path"].map(|name| denied[name].clone())
+    };
+    let revoked = |number: u64, method: &str, path: &str| {
+        [json!(number), json!("proxy"), json!("revoked"), json!("subject"), json!(method), json!(path)]
+    };
+    assert_eq!(told(2), revoked(1, "GET", "/orders/1"));
+    assert_eq!(told(1), revoked(2, "DELETE", "/…/x"));
+    assert_eq!(told(0)[..2], [json!(3), json!("proxy")]);
+    assert!(told(0)[3].is_null());
+    for secret in ["hidden", "eyJ", "alice"] {
+        assert!(!answer.body.contains(secret), "{secret}: {}", answer.body);
+    }
+    let said = daemon.cli(&["denials"]).succeeded();
+    assert!(said.out.contains("revoked") && said.out.contains("/orders/1"), "{}", said.out);
+
+    // The feed begins with those that are kept, and with how the node stands.
+    let feed = first_of_feed(&daemon, "event: denied");
+    for part in ["event: status\ndata: {", "event: nodes\ndata: {", "\"path\":\"/orders/1\"", "\"refused\":3"] {
+        assert!(feed.contains(part), "{part}: {feed}");
+    }
+}
+
+/// The feed until it has said this.
+fn first_of_feed(daemon: &Daemon, until: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(daemon.admin).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    write!(stream, "GET /api/v1/feed HTTP/1.1\r\nhost: {}\r\n\r\n", daemon.admin).unwrap();
+    let mut text = String::new();
+    while !text.contains(until) {
+        let mut bytes = [0; 4096];
+        let read = stream.read(&mut bytes).unwrap();
+        assert!(read > 0, "the feed ended: {text}");
+        text += &String::from_utf8_lossy(&bytes[..read]);
+    }
+    assert!(text.to_ascii_lowercase().contains("content-type: text/event-stream"), "{text}");
+    text
+}
+
+#[test]
 fn the_openapi_document_is_what_the_listener_does() {
     let daemon = Daemon::start();
     let document = daemon.get("/api/v1/openapi.json").json();
@@ -376,9 +473,10 @@ fn the_openapi_document_is_what_the_listener_does() {
             routes.insert(name.clone());
             references(&document, operation);
             let documented = |status: u16| operation["responses"].get(status.to_string()).is_some();
-            // The feed never ends.
+            // Feeds never end.
+            let feed = ["/api/v1/watch", "/api/v1/feed"].contains(&path.as_str());
             let mut seen = vec![];
-            if path != "/api/v1/watch" {
+            if !feed {
                 let media = operation["requestBody"]["content"]
                     .as_object()
                     .map(|content| content.keys().next().unwrap().clone());
@@ -389,7 +487,7 @@ fn the_openapi_document_is_what_the_listener_does() {
                 }
             }
             seen.push(daemon.ask(&method.to_uppercase(), path, &[&token, &token, "content-type: text/css"], ""));
-            if path != "/api/v1/watch" {
+            if !feed {
                 seen.push(daemon.ask(&method.to_uppercase(), path, &[&token, "content-type: text/css"], "x"));
                 seen.push(http(daemon.admin, &method.to_uppercase(), path, &["host: rebound.example", &token], b""));
             }

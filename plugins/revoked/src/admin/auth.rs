@@ -130,7 +130,7 @@ impl Access {
     }
 
     /// A page in a browser on this machine may ask under a name of its own that points here.
-    fn judge_names(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+    pub(super) fn judge_names(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
         let refused = |header: &str| {
             let what = format!("the {header} of the request is not this listener's own");
             Err(Problem::new(StatusCode::FORBIDDEN, "foreign_request", what))

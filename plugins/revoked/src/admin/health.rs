@@ -2,7 +2,10 @@
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
-use tower_revocation::sync::{Node, Status};
+use tower_revocation::{
+    backend::Position,
+    sync::{Node, Status},
+};
 
 use super::{
     Inner,
@@ -41,6 +44,10 @@ pub(super) fn why_not_ready(inner: &Inner) -> Vec<String> {
 }
 
 pub(super) fn status(inner: &Inner) -> Response<AdminBody> {
+    answer::json(StatusCode::OK, &status_document(inner))
+}
+
+pub(super) fn status_document(inner: &Inner) -> Value {
     let revocations = inner.engine.revocations();
     let denylist = revocations.denylist();
     let Status {
@@ -62,7 +69,9 @@ pub(super) fn status(inner: &Inner) -> Response<AdminBody> {
     let scopes: serde_json::Map<String, Value> =
         denylist.scopes().map(|(kind, count)| (kind.as_str().to_owned(), count.into())).collect();
     let policy = denylist.staleness_policy();
-    let status = json!({
+    let counts = inner.engine.counts();
+    let config = inner.engine.config();
+    json!({
         "version": env!("CARGO_PKG_VERSION"),
         "node": node,
         "ready": why.is_empty(),
@@ -81,12 +90,22 @@ pub(super) fn status(inner: &Inner) -> Response<AdminBody> {
         "durability": durability.to_string(),
         "unreadable": unreadable,
         "last_error": last_error,
-    });
-    answer::json(StatusCode::OK, &status)
+        "issuers": config.issuer.iter().map(|issuer| issuer.issuer.as_str()).collect::<Vec<_>>(),
+        "requests": {
+            "refused": counts.refused,
+            "would_refuse": counts.would_refuse,
+            "served_stale": counts.served_stale,
+        },
+    })
 }
 
 pub(super) fn nodes(inner: &Inner) -> Response<AdminBody> {
+    answer::json(StatusCode::OK, &nodes_document(inner))
+}
+
+pub(super) fn nodes_document(inner: &Inner) -> Value {
     let nodes = inner.engine.revocations().nodes();
+    let newest = newest(&nodes);
     let nodes: Vec<_> = nodes
         .iter()
         .map(|node| {
@@ -96,11 +115,34 @@ pub(super) fn nodes(inner: &Inner) -> Response<AdminBody> {
                 "silent_for": node.silent_for.as_secs_f64(),
                 "lease": node.status.lease.as_secs_f64(),
                 "applied": node.status.applied.as_ref().map(ToString::to_string),
+                "behind": newest.and_then(|newest| behind(node.status.applied.as_ref()?, newest)),
                 "enforces": node.status.enforces,
             })
         })
         .collect();
-    answer::json(StatusCode::OK, &json!({ "nodes": nodes }))
+    json!({ "nodes": nodes })
+}
+
+/// The newest place that a node has announced. Places in another life of the store are not comparable; this is the life
+/// of who spoke last.
+fn newest(nodes: &[Node]) -> Option<&Position> {
+    let last = nodes.iter().filter(|node| node.status.applied.is_some()).min_by_key(|node| node.silent_for)?;
+    let life = last.status.applied.as_ref()?.incarnation();
+    let places = nodes.iter().filter_map(|node| node.status.applied.as_ref());
+    places.filter(|place| place.incarnation() == life).max_by_key(|place| place.offset())
+}
+
+/// How far a place is behind the newest; `None`: it belongs to another life of the store.
+fn behind(place: &Position, newest: &Position) -> Option<Value> {
+    if place.incarnation() != newest.incarnation() {
+        return None;
+    }
+    // Redis counts milliseconds in the upper half, and what came in each of them in the lower.
+    let (amount, unit) = match (place.offset() >> 64, newest.offset() >> 64) {
+        (0, 0) => (newest.offset().saturating_sub(place.offset()), "changes"),
+        (place, newest) => (newest.saturating_sub(place), "milliseconds"),
+    };
+    Some(json!({ "amount": u64::try_from(amount).unwrap_or(u64::MAX), "unit": unit }))
 }
 
 /// The states that a node can be in, as far as this one can tell.

@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics, and the API of operators.
+//! The admin listener: health, metrics, the API of operators, and the page that uses it.
 //!
 //! `docs/revoked.md` tells what it answers; `route` has the list that the answers and their OpenAPI document come from.
 
@@ -6,12 +6,16 @@ mod answer;
 mod auth;
 mod body;
 mod check;
+mod denials;
+mod feed;
 mod health;
 mod import;
 mod list;
 mod live;
 mod metrics;
 mod openapi;
+mod page;
+mod preview;
 mod revoke;
 mod route;
 mod scope;
@@ -91,15 +95,25 @@ impl Inner {
         turn.map_err(|_| busy())?.map_err(|_| busy())
     }
 
+    /// The right to be sent changes as they happen.
+    fn watcher(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let watcher = Arc::clone(&self.watchers).try_acquire_owned();
+        watcher.map_err(|_| Problem::unavailable("too many are watching already"))
+    }
+
     /// The latest cutoff that is recorded at `now` as it was asked for: clocks may be off, and not by more.
     fn latest_cutoff(&self, now: u64) -> u64 {
         let tokens = &self.engine.config().tokens;
         now.saturating_add(tokens.leeway.0.max(tokens.skew.0).as_secs())
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<AdminBody>, Problem> {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<AdminBody>, Problem> {
         let (head, body) = request.into_parts();
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+        if let Some(file) = page::find(head.uri.path()) {
+            self.access.judge_names(&head.headers, &head.uri)?;
+            return file.answer(method);
+        }
         let route = route::find(method, head.uri.path())?;
         if route.need != Need::Nothing {
             let peer = head.extensions.get::<PeerAddress>().map(|PeerAddress(peer)| *peer);
@@ -117,11 +131,13 @@ impl Inner {
             Call::List => list::answer(self, &query).await,
             Call::Revoke => revoke::revoke(self, body::json(body).await?).await,
             Call::Lift => revoke::lift(self, body::json(body).await?).await,
-            Call::Preview => revoke::preview(self, body::json(body).await?).await,
+            Call::Preview => preview::answer(self, body::json(body).await?).await,
             Call::Check => Ok(check::answer(self, body::json(body).await?).await),
             Call::Endpoints => Ok(switch::list(self)),
             Call::Switch => switch::turn(self, &body::json(body).await?),
             Call::Watch => streams::watch(self),
+            Call::Feed => feed::answer(self),
+            Call::Denials => Ok(denials::answer(self)),
             Call::Export => streams::export(self).await,
             Call::Import => import::answer(self, body).await,
         }

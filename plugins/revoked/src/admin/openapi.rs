@@ -7,6 +7,7 @@ use super::{
     answer::{self, AdminBody},
     route::{Need, ROUTES, Route},
 };
+use crate::denials::Door;
 
 pub(super) fn answer() -> Response<AdminBody> {
     answer::json(StatusCode::OK, &document())
@@ -98,6 +99,13 @@ fn schemas() -> Value {
     ) {
         revoke.extend(more);
     }
+    let mut plan = selection.clone();
+    if let (Some(plan), Value::Object(more)) =
+        (plan.as_object_mut(), json!({ "cutoff": of("Time"), "ban": { "type": "boolean" } }))
+    {
+        plan.extend(more);
+    }
+    let until = || json!({ "type": ["integer", "string"], "description": "Unix seconds, or `lifted`: a ban." });
     json!({
         "Problem": object(json!({
             "error": text(),
@@ -122,7 +130,7 @@ fn schemas() -> Value {
             "id": text(),
             "scope": { "anyOf": [of("Scope"), { "type": "null" }], "description": "null: only its key is known." },
             "cutoff": of("Time"),
-            "retain_until": { "type": ["integer", "string"], "description": "Unix seconds, or `lifted`: a ban." },
+            "retain_until": until(),
             "reason": maybe("string"),
             "revoked_by": maybe("string"),
             "revoked_at": count(),
@@ -132,7 +140,7 @@ fn schemas() -> Value {
             "next": { "type": ["string", "null"], "description": "Where the next page begins: `after`." },
             "unreadable": count(),
         }), &["revocations", "next", "unreadable"]),
-        "Selection": object(selection, &[]),
+        "Plan": object(plan, &[]),
         "Revoke": object(revoke, &[]),
         "Revoked": object(json!({
             "outcome": { "enum": ["recorded", "covered", "expired", "widened"] },
@@ -155,10 +163,24 @@ fn schemas() -> Value {
         "Preview": object(json!({
             "scope": of("Scope"),
             "revocations": count(),
-            "cutoff": { "anyOf": [of("Time"), { "type": "null" }] },
+            "cutoff": { "anyOf": [of("Time"), { "type": "null" }], "description": "The latest of those." },
+            "would": object(json!({
+                "cutoff": of("Time"),
+                "retain_until": until(),
+            }), &["cutoff", "retain_until"]),
             "sessions": { "type": ["integer", "null"], "description": "Of a user; null: nobody knows." },
             "grants": { "type": ["integer", "null"], "description": "null: there is no recorder." },
-        }), &["scope", "revocations", "cutoff", "sessions", "grants"]),
+        }), &["scope", "revocations", "cutoff", "would", "sessions", "grants"]),
+        "Denials": object(json!({ "denials": list("Denied") }), &["denials"]),
+        "Denied": object(json!({
+            "number": count(),
+            "denied_at": { "type": "integer", "description": "Unix milliseconds." },
+            "door": { "enum": Door::ALL },
+            "reason": text(),
+            "scope": { "type": ["string", "null"], "description": "The kind of scope that was revoked; null: another reason." },
+            "method": text(),
+            "path": { "type": "string", "description": "Without the query, shortened; `…` for parts that may be tokens." },
+        }), &["number", "denied_at", "door", "reason", "scope", "method", "path"]),
         "Check": object(json!({ "token": { "type": "string", "writeOnly": true } }), &["token"]),
         "Verdict": object(json!({
             "verdict": { "enum": ["allow", "deny", "unknown"] },
@@ -201,7 +223,11 @@ fn schemas() -> Value {
             "scopes": { "type": "object", "additionalProperties": count() },
             "compared": count(), "repaired": count(), "written_back": count(),
             "durability": text(), "unreadable": texts(), "last_error": maybe("string"),
+            "issuers": texts(),
+            "requests": of("Requests"),
         }), &["version", "node", "ready"]),
+        "Requests": object(json!({ "refused": count(), "would_refuse": count(), "served_stale": count() }),
+                           &["refused", "would_refuse", "served_stale"]),
         "Nodes": object(json!({ "nodes": list("Node") }), &["nodes"]),
         "Node": object(json!({
             "node": text(),
@@ -209,8 +235,15 @@ fn schemas() -> Value {
             "silent_for": { "type": "number", "description": "Seconds." },
             "lease": { "type": "number", "description": "Seconds." },
             "applied": maybe("string"),
+            "behind": {
+                "description": "How far its place is behind the newest that a node has announced; null: nobody can tell.",
+                "anyOf": [
+                    object(json!({ "amount": count(), "unit": { "enum": ["changes", "milliseconds"] } }), &["amount", "unit"]),
+                    { "type": "null" },
+                ],
+            },
             "enforces": { "type": "boolean" },
-        }), &["node", "state", "silent_for", "lease", "applied", "enforces"]),
+        }), &["node", "state", "silent_for", "lease", "applied", "behind", "enforces"]),
         "Text": text(),
         "Object": { "type": "object" },
     })

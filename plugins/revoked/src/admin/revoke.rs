@@ -1,4 +1,4 @@
-//! Revokes, lifts, and tells beforehand what that would do.
+//! Revokes, and lifts.
 
 use std::{pin::pin, time::Duration};
 
@@ -7,7 +7,6 @@ use http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use tower_revocation::{
-    directory::{Directory as _, User},
     revocation::{Cutoff, Revocation, RevocationId, Scope},
     sync::{Everywhere, Revoked, Unconfirmed},
     token::{Verifier as _, VerifyError},
@@ -18,7 +17,7 @@ use super::{
     Inner,
     answer::{self, AdminBody, Problem},
     author,
-    live::{Piece, live, live_record, lookup},
+    live::{Piece, live},
     scope::{At, ScopeText},
 };
 
@@ -45,11 +44,9 @@ pub(super) enum Wait {
 }
 
 /// A scope, or a token that names one.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Selection {
-    scope: Option<ScopeText>,
-    token: Option<Token>,
+    pub(super) scope: Option<ScopeText>,
+    pub(super) token: Option<Token>,
 }
 
 #[derive(Deserialize)]
@@ -93,32 +90,8 @@ pub(super) async fn revoke(inner: &Inner, asked: Revoke) -> Result<Response<Admi
     bounded(&[("reason", &reason), ("by", &by)])?;
     let revocations = inner.engine.revocations();
     let now = revocations.denylist().exact_now().unix();
-    let latest = inner.latest_cutoff(now);
-    let cutoff = cutoff
-        .map(|cutoff| {
-            let what = "cutoff is a number of Unix seconds, an RFC 3339 time in UTC, \"now\" or \"forever\"";
-            cutoff.cutoff(now).ok_or_else(|| Problem::unprocessable(what))
-        })
-        .map(|cutoff| match cutoff {
-            // It would be recorded as no more than that: less than was asked for must not look like success.
-            Ok(cutoff) if cutoff.secs().is_some_and(|secs| secs > latest) => {
-                let what = "cutoff is in the future: what will be issued is refused by a ban, until that is lifted";
-                Err(Problem::unprocessable(what))
-            }
-            cutoff => cutoff,
-        })
-        .transpose()?;
-    if ban && (cutoff.is_some() || token.is_some()) {
-        return Err(Problem::unprocessable("a ban is about a scope, and has no cutoff"));
-    }
     let author = author(by.as_deref());
-    let mut revocation = select(inner, Selection { scope, token }).await?;
-    if ban {
-        revocation = Revocation::ban(revocation.scope().clone());
-    }
-    if let Some(cutoff) = cutoff {
-        revocation = revocation.cutoff(cutoff);
-    }
+    let (mut revocation, cutoff) = plan(inner, Selection { scope, token }, cutoff, ban, now).await?;
     if let Some(reason) = reason {
         revocation = revocation.reason(reason);
     }
@@ -163,6 +136,35 @@ fn confirm(outcome: Result<Vec<Unconfirmed>, String>, answer: &serde_json::Value
     let what = format!("it is recorded and goes on spreading, but not every node is known to refuse: {why}");
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_everywhere", what).with("unconfirmed", nodes);
     Err(["id", "scope", "outcome"].into_iter().fold(problem, |problem, name| problem.with(name, answer[name].clone())))
+}
+
+/// The decision that is asked for at `now`, and its cutoff, where one was given.
+pub(super) async fn plan(
+    inner: &Inner,
+    selection: Selection,
+    cutoff: Option<At>,
+    ban: bool,
+    now: u64,
+) -> Result<(Revocation, Option<Cutoff>), Problem> {
+    let what = "cutoff is a number of Unix seconds, an RFC 3339 time in UTC, \"now\" or \"forever\"";
+    let read = |cutoff: At| cutoff.cutoff(now).ok_or_else(|| Problem::unprocessable(what));
+    let cutoff = cutoff.map(read).transpose()?;
+    // It would be recorded as no more than that: less than was asked for must not look like success.
+    if cutoff.and_then(Cutoff::secs).is_some_and(|secs| secs > inner.latest_cutoff(now)) {
+        let what = "cutoff is in the future: what will be issued is refused by a ban, until that is lifted";
+        return Err(Problem::unprocessable(what));
+    }
+    if ban && (cutoff.is_some() || selection.token.is_some()) {
+        return Err(Problem::unprocessable("a ban is about a scope, and has no cutoff"));
+    }
+    let mut revocation = select(inner, selection).await?;
+    if ban {
+        revocation = Revocation::ban(revocation.scope().clone());
+    }
+    if let Some(cutoff) = cutoff {
+        revocation = revocation.cutoff(cutoff);
+    }
+    Ok((revocation, cutoff))
 }
 
 /// What is to be revoked.
@@ -280,32 +282,6 @@ async fn find(inner: &Inner, ids: &[RevocationId]) -> Result<Vec<(Scope, Vec<Rev
     let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
     let what = "no live revocation has these ids, and nothing was lifted; with their scope they can be all the same";
     Err(Problem::new(StatusCode::NOT_FOUND, "not_found", what).with("missing", missing))
-}
-
-pub(super) async fn preview(inner: &Inner, selection: Selection) -> Result<Response<AdminBody>, Problem> {
-    let revocations = inner.engine.revocations();
-    let denylist = revocations.denylist();
-    let scope = select(inner, selection).await?.scope().clone();
-    let there = lookup(revocations, &[denylist.hasher().key(&scope)]).await?;
-    let there: Vec<_> = there.into_iter().filter_map(|change| live_record(denylist, change)).collect();
-    let cutoff = there.iter().map(|record| record.cutoff()).max();
-    let (mut sessions, mut grants) = (None, None);
-    if let Scope::Subject { iss, sub, .. } = &scope {
-        let known = inner.engine.directory().sessions_of(&User::new(iss, sub)).await;
-        sessions = Some(known.map_err(|error| Problem::unavailable(error.to_string()))?.len());
-    }
-    if let Some(recorder) = inner.engine.recorder() {
-        let known = recorder.grants_of(&scope).await?;
-        grants = Some(known.iter().filter(|grant| !grant.ended).count());
-    }
-    let answer = json!({
-        "scope": ScopeText::from(&scope),
-        "revocations": there.len(),
-        "cutoff": cutoff.map(At::from),
-        "sessions": sessions,
-        "grants": grants,
-    });
-    Ok(answer::json(StatusCode::OK, &answer))
 }
 
 fn bounded(texts: &[(&str, &Option<String>)]) -> Result<(), Problem> {

@@ -32,6 +32,8 @@ pub(super) enum Call {
     Endpoints,
     Switch,
     Watch,
+    Feed,
+    Denials,
     Export,
     Import,
 }
@@ -64,6 +66,8 @@ pub(super) struct Answer {
 const JSON: &str = "application/json";
 /// One JSON value a line.
 pub(super) const LINES: &str = "application/x-ndjson";
+/// Server-sent events (HTML, section 9.2).
+pub(super) const EVENTS: &str = "text/event-stream";
 /// The text format of Prometheus.
 pub(super) const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -202,8 +206,8 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/api/v1/revocations/preview",
         call: Call::Preview,
         need: Need::Read,
-        summary: "What revoking a scope would end, as far as it is known",
-        takes: Some((JSON, "Selection")),
+        summary: "What revoking a scope would record and end, as far as it is known",
+        takes: Some((JSON, "Plan")),
         answers: &[ok("What is known.", "Preview"), UNAVAILABLE],
         ..POST
     },
@@ -237,6 +241,29 @@ pub(super) const ROUTES: &[Route] = &[
         call: Call::Watch,
         summary: "Changes as they happen, one JSON value a line; empty lines keep the connection alive",
         answers: &[lines("The changes, until the connection ends.", "Change"), UNAVAILABLE],
+        ..GET
+    },
+    Route {
+        path: "/api/v1/feed",
+        call: Call::Feed,
+        summary: "Changes, refusals, and how node and fleet stand, as server-sent events",
+        answers: &[
+            Answer {
+                status: 200,
+                what: "Events named as the `event` of a change, `denied` with a denial, `status` and `nodes` with what \
+                       their routes answer, until the connection ends.",
+                media: EVENTS,
+                schema: "Text",
+            },
+            UNAVAILABLE,
+        ],
+        ..GET
+    },
+    Route {
+        path: "/api/v1/denials",
+        call: Call::Denials,
+        summary: "The requests that this node refused last, newest first. Nothing in it tells tokens or users",
+        answers: &[ok("They.", "Denials")],
         ..GET
     },
     Route {

@@ -1,4 +1,4 @@
-//! Answers that go on: changes as they happen, and everything that is live.
+//! Answers that go on: changes as they happen, and everything that is live, as lines.
 
 use std::{
     io,
@@ -31,17 +31,17 @@ use super::{
 /// How many pieces may wait for a slow reader.
 const WAITING: usize = 16;
 /// How often a reader hears that the connection is alive.
-const ALIVE: Duration = Duration::from_secs(10);
+pub(super) const ALIVE: Duration = Duration::from_secs(10);
 
 /// How long a reader may stand still: it holds what others wait for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-type Sender = mpsc::Sender<io::Result<Bytes>>;
+pub(super) type Sender = mpsc::Sender<io::Result<Bytes>>;
 
 pub(super) async fn export(inner: &Inner) -> Result<Response<AdminBody>, Problem> {
     let turn = inner.turn().await?;
     let revocations = inner.engine.revocations().clone();
-    Ok(streamed(move |sender, waiting| async move {
+    Ok(streamed(LINES, move |sender, waiting| async move {
         let _turn = turn;
         // A connection that breaks off says that something is missing.
         if let Err(error) = send_all(&revocations, &sender).await {
@@ -56,7 +56,7 @@ pub(super) async fn export(inner: &Inner) -> Result<Response<AdminBody>, Problem
 /// # Errors
 ///
 /// Where it takes nothing for too long.
-async fn deliver(sender: &Sender, piece: Bytes) -> io::Result<bool> {
+pub(super) async fn deliver(sender: &Sender, piece: Bytes) -> io::Result<bool> {
     match timeout(PATIENCE, sender.send(Ok(piece))).await {
         Ok(sent) => Ok(sent.is_ok()),
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the reader stands still")),
@@ -84,10 +84,9 @@ async fn send_all(revocations: &Revocations, sender: &Sender) -> io::Result<()> 
 }
 
 pub(super) fn watch(inner: &Inner) -> Result<Response<AdminBody>, Problem> {
-    let watcher = Arc::clone(&inner.watchers).try_acquire_owned();
-    let watcher = watcher.map_err(|_| Problem::unavailable("too many are watching already"))?;
+    let watcher = inner.watcher()?;
     let (revocations, stop) = (inner.engine.revocations().clone(), inner.stop.clone());
-    Ok(streamed(move |sender, waiting| async move {
+    Ok(streamed(LINES, move |sender, waiting| async move {
         let _watcher = watcher;
         tokio::select! {
             () = stop.cancelled() => {}
@@ -128,13 +127,18 @@ async fn send_changes(revocations: &Revocations, sender: &Sender) -> io::Result<
                 continue;
             }
         };
-        told = match event.map_err(io::Error::other)? {
-            Event::Snapshot => vec![json!({ "event": "snapshot" })],
-            Event::Unreadable { name, .. } => vec![json!({ "event": "unreadable", "record": name })],
-            Event::Changes(changes) => changes.iter().map(tell).collect(),
-            // It comes every second.
-            _ => Vec::new(),
-        };
+        told = tell_all(event.map_err(io::Error::other)?);
+    }
+}
+
+/// What an event of the store's feed tells.
+pub(super) fn tell_all(event: Event) -> Vec<Value> {
+    match event {
+        Event::Snapshot => vec![json!({ "event": "snapshot" })],
+        Event::Unreadable { name, .. } => vec![json!({ "event": "unreadable", "record": name })],
+        Event::Changes(changes) => changes.iter().map(tell).collect(),
+        // It comes every second.
+        _ => Vec::new(),
     }
 }
 
@@ -157,12 +161,12 @@ fn tell(change: &Change) -> Value {
 
 /// The pieces that wait for a reader.
 #[derive(Clone)]
-struct Waiting(Arc<Mutex<mpsc::Receiver<io::Result<Bytes>>>>);
+pub(super) struct Waiting(Arc<Mutex<mpsc::Receiver<io::Result<Bytes>>>>);
 
 impl Waiting {
     /// Lets the answer end with an error. What waits makes room for it: else a reader that stands still would hold all
     /// that, or take a part for the whole.
-    fn break_off(&self, sender: &Sender, error: io::Error) {
+    pub(super) fn break_off(&self, sender: &Sender, error: io::Error) {
         let mut receiver = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while receiver.try_recv().is_ok() {}
         drop(receiver);
@@ -175,14 +179,17 @@ impl Waiting {
 }
 
 /// An answer whose body a task of its own fills, as fast as it is read.
-fn streamed<F: Future<Output = ()> + Send + 'static>(fill: impl FnOnce(Sender, Waiting) -> F) -> Response<AdminBody> {
+pub(super) fn streamed<F: Future<Output = ()> + Send + 'static>(
+    media: &'static str,
+    fill: impl FnOnce(Sender, Waiting) -> F,
+) -> Response<AdminBody> {
     let (sender, receiver) = mpsc::channel(WAITING);
     let waiting = Waiting(Arc::new(Mutex::new(receiver)));
     // Once the answer is dropped there is no reader.
     let reader = Reader(waiting.clone());
     tokio::spawn(fill(sender, waiting));
     let frames = stream::poll_fn(move |cx| reader.0.poll(cx)).map(|piece: io::Result<Bytes>| piece.map(Frame::data));
-    answer::respond(StatusCode::OK, LINES, StreamBody::new(frames).boxed_unsync())
+    answer::respond(StatusCode::OK, media, StreamBody::new(frames).boxed_unsync())
 }
 
 /// The reader's end.
@@ -203,7 +210,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_stands_still_holds_nothing_for_good() {
         let (done, ended) = tokio::sync::oneshot::channel();
-        let response = streamed(move |sender, waiting| async move {
+        let response = streamed(LINES, move |sender, waiting| async move {
             let failed = loop {
                 match deliver(&sender, Bytes::from_static(b"a line\n")).await {
                     Ok(true) => {}
@@ -226,7 +233,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_goes_ends_it() {
         let (done, ended) = tokio::sync::oneshot::channel();
-        let response = streamed(move |sender, _| async move {
+        let response = streamed(LINES, move |sender, _| async move {
             sender.closed().await;
             let _ = done.send(());
         });

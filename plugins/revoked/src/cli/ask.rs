@@ -12,7 +12,7 @@ use super::{
     lines, print,
     print::say,
     select::token_in,
-    work::{How, Wanted},
+    work::{How, Reach, Wanted},
 };
 use crate::serve;
 
@@ -81,9 +81,10 @@ async fn ask(command: Command, connection: Connection) -> Result<Exit, Failure> 
             let asked = if ids.is_empty() { what.read()? } else { json!({}) };
             lift(&connection, ids, asked, enable, by, form).await
         }
-        Command::Preview { what, form } => preview(&connection, what, form).await,
+        Command::Preview { what, reach, form } => preview(&connection, what, reach, form).await,
         Command::List { what, form } => list(&connection, &what, form).await,
         Command::Watch { form } => watch(&connection, form).await,
+        Command::Denials { form } => denials(&connection, form).await,
         Command::Status { form } => status(&connection, form).await,
         Command::Nodes { form } => nodes(&connection, form).await,
         Command::Endpoints { name, to, form } => endpoints(&connection, name.zip(to), form).await,
@@ -198,11 +199,15 @@ async fn ids_of(connection: &Connection, scope: &Value) -> Result<Vec<String>, F
     Ok(found.filter_map(|revocation| revocation["id"].as_str().map(str::to_owned)).collect())
 }
 
-async fn preview(connection: &Connection, what: Selection, form: Form) -> Result<Exit, Failure> {
-    let said = connection.success(Method::POST, "/api/v1/revocations/preview", Some(&what.read()?)).await?;
+async fn preview(connection: &Connection, what: Selection, reach: Reach, form: Form) -> Result<Exit, Failure> {
+    let mut asked = what.read()?;
+    reach.add_to(&mut asked);
+    let said = connection.success(Method::POST, "/api/v1/revocations/preview", Some(&asked)).await?;
     if !form.raw(&said) {
         print::pairs(&[
             ("scope", format!("{} {}", print::word(&said["scope"]["kind"]), print::scope(&said["scope"]))),
+            ("would refuse", print::time(&said["would"]["cutoff"])),
+            ("kept until", print::time(&said["would"]["retain_until"])),
             ("revocations", print::word(&said["revocations"])),
             ("cutoff", print::time(&said["cutoff"])),
             ("sessions", print::word(&said["sessions"])),
@@ -279,6 +284,20 @@ async fn watch(connection: &Connection, form: Form) -> Result<Exit, Failure> {
     Err(Failure::failed("the daemon ended the feed"))
 }
 
+async fn denials(connection: &Connection, form: Form) -> Result<Exit, Failure> {
+    let said = connection.success(Method::GET, "/api/v1/denials", None).await?;
+    if !form.raw(&said) {
+        let row = |denied: &Value| {
+            let at = denied["denied_at"].as_u64().map_or(Value::Null, |millis| (millis / 1000).into());
+            let names = ["door", "reason", "scope", "method", "path"];
+            [print::time(&at)].into_iter().chain(names.map(|name| print::word(&denied[name]))).collect::<Vec<_>>()
+        };
+        let rows: Vec<_> = said["denials"].as_array().into_iter().flatten().map(row).collect();
+        print::table(&["TIME", "DOOR", "REASON", "SCOPE", "METHOD", "PATH"], &rows);
+    }
+    Ok(Exit::Done)
+}
+
 async fn status(connection: &Connection, form: Form) -> Result<Exit, Failure> {
     let said = connection.success(Method::GET, "/api/v1/status", None).await?;
     if !form.raw(&said) {
@@ -307,14 +326,23 @@ async fn nodes(connection: &Connection, form: Form) -> Result<Exit, Failure> {
                 print::word(&node["node"]),
                 print::word(&node["state"]),
                 print::seconds(&node["silent_for"]),
+                behind(&node["behind"]),
                 print::word(&node["enforces"]),
                 print::word(&node["applied"]),
             ]
         };
         let rows: Vec<_> = said["nodes"].as_array().into_iter().flatten().map(row).collect();
-        print::table(&["NODE", "STATE", "SILENT FOR", "ENFORCES", "APPLIED"], &rows);
+        print::table(&["NODE", "STATE", "SILENT FOR", "BEHIND", "ENFORCES", "APPLIED"], &rows);
     }
     Ok(Exit::Done)
+}
+
+/// How far a node is behind the newest place that was announced.
+fn behind(behind: &Value) -> String {
+    match (behind["amount"].as_u64(), behind["unit"].as_str()) {
+        (Some(amount), Some(unit)) => format!("{amount} {}", print::plain(unit)),
+        _ => "-".to_owned(),
+    }
 }
 
 async fn endpoints(connection: &Connection, turn: Option<(String, OnOff)>, form: Form) -> Result<Exit, Failure> {

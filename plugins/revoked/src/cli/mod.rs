@@ -97,10 +97,12 @@ enum Command {
         #[command(flatten)]
         form: Form,
     },
-    /// Says what a revocation would end, as far as that is known.
+    /// Says what a revocation would record and end, as far as that is known.
     Preview {
         #[command(flatten)]
         what: Selection,
+        #[command(flatten)]
+        reach: work::Reach,
         #[command(flatten)]
         form: Form,
     },
@@ -113,6 +115,11 @@ enum Command {
     },
     /// Shows changes as they happen, until it is ended.
     Watch {
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Lists the requests that the node refused last.
+    Denials {
         #[command(flatten)]
         form: Form,
     },

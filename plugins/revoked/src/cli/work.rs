@@ -7,21 +7,28 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 
-/// How to revoke.
+/// Which tokens of a scope to refuse.
 #[derive(Debug, Args)]
-pub(super) struct How {
+pub(super) struct Reach {
     /// Refuses what was issued until then: Unix seconds, an RFC 3339 time in UTC, `now` or `forever`.
     #[arg(long, value_name = "TIME", conflicts_with = "ban")]
     cutoff: Option<String>,
+    /// Refuses every token of the scope, later ones too, until this is lifted.
+    #[arg(long, conflicts_with_all = ["token", "token_file", "jti"])]
+    ban: bool,
+}
+
+/// How to revoke.
+#[derive(Debug, Args)]
+pub(super) struct How {
+    #[command(flatten)]
+    reach: Reach,
     /// Why, for the audit trail.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// Who asks, for the audit trail.
     #[arg(long, value_name = "NAME", env = "USER")]
     by: Option<String>,
-    /// Refuses every token of the scope, later ones too, until this is lifted.
-    #[arg(long, conflicts_with_all = ["token", "token_file", "jti"])]
-    ban: bool,
     /// How far success reaches.
     #[arg(long, value_enum, default_value_t = Wait::Local)]
     wait: Wait,
@@ -38,16 +45,24 @@ enum Wait {
     All,
 }
 
-impl How {
+impl Reach {
     /// Adds itself to what is to be revoked.
-    pub(super) fn add_to(self, asked: &mut Value) -> Result<(), Failure> {
-        let Self { cutoff, reason, by, ban, wait, wait_limit } = self;
-        asked["wait"] = if wait == Wait::All { "all" } else { "local" }.into();
-        asked["wait_limit"] = wait_limit.into();
+    pub(super) fn add_to(self, asked: &mut Value) {
+        let Self { cutoff, ban } = self;
         asked["ban"] = ban.into();
         if let Some(cutoff) = cutoff {
             asked["cutoff"] = cutoff.parse::<u64>().map_or_else(|_| cutoff.into(), Value::from);
         }
+    }
+}
+
+impl How {
+    /// Adds itself to what is to be revoked.
+    pub(super) fn add_to(self, asked: &mut Value) -> Result<(), Failure> {
+        let Self { reach, reason, by, wait, wait_limit } = self;
+        reach.add_to(asked);
+        asked["wait"] = if wait == Wait::All { "all" } else { "local" }.into();
+        asked["wait_limit"] = wait_limit.into();
         if reason.as_ref().is_some_and(String::is_empty) {
             return Err(Failure::usage("the reason is empty"));
         }

@@ -34,6 +34,7 @@ use tokio::time::timeout;
 use tonic::{Status, body::Body};
 use tower_revocation::{
     reject::Rejection,
+    response::Denial,
     token::{ExtractError, Extractor, Identity},
 };
 use tower_service::Service as _;
@@ -42,6 +43,7 @@ use self::request::Head;
 use super::refusal::{Refusal, is_misrouted};
 use crate::{
     config::{Config, ExtAuthz as Section, Fault, Mode},
+    denials::Door,
     engine::Engine,
     identity::IdentityHeaders,
     parts,
@@ -147,7 +149,7 @@ impl Checks {
     async fn verify(&self, head: &Head) -> Result<Option<Identity>, Refusal> {
         let Head { method, uri, headers, extensions } = head;
         let passed = self.engine.judge(method, uri, headers, extensions).await;
-        passed.map(|passed| passed.identity().cloned()).map_err(|denial| reply::refusal(denial, headers))
+        passed.map(|passed| passed.identity().cloned()).map_err(|denial| self.refused(denial, head))
     }
 
     /// The same where somebody in front has verified the claims.
@@ -168,10 +170,15 @@ impl Checks {
             return Err(refuse(Rejection::Credential(ExtractError::Several)));
         }
         let judged = self.engine.judge_vouched(&head.method, &head.uri, &head.headers, identity).await;
-        judged.map(Some).map_err(|denial| reply::refusal(denial, &head.headers))
+        judged.map(Some).map_err(|denial| self.refused(denial, head))
     }
 
     fn refusal(&self, rejection: Rejection, head: &Head) -> Refusal {
-        reply::refusal(self.engine.denial(rejection, &head.headers), &head.headers)
+        self.refused(self.engine.denial(rejection, &head.headers), head)
+    }
+
+    fn refused(&self, denial: Denial, head: &Head) -> Refusal {
+        self.engine.denials().add(Door::ExtAuthz, &head.method, head.uri.path(), denial.rejection);
+        reply::refusal(denial, &head.headers)
     }
 }

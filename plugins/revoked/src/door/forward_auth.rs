@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 
-use crate::{config::Fault, engine::Engine, identity::IdentityHeaders};
+use crate::{config::Fault, denials::Door, engine::Engine, identity::IdentityHeaders};
 
 /// Answers checks on `/check` and `/check/*`, and nothing else.
 #[derive(Clone, Debug)]
@@ -66,6 +66,7 @@ impl ForwardAuth {
                 response
             }
             Err(mut denial) => {
+                self.engine.denials().add(Door::ForwardAuth, &method, target.path(), denial.rejection);
                 // The gateway asks over plain HTTP, whatever its client speaks.
                 denial.grpc = None;
                 let (rejection, headers) = (denial.rejection, denial.headers());

@@ -7,13 +7,14 @@ use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tower_layer::Layer as _;
 use tower_revocation::{
+    reject::Rejection,
     response::{DenyResponse as _, Json},
     token::Identity,
 };
 use tower_service::Service;
 
 use super::{form, proxy::Proxy};
-use crate::{body::ProxyBody, config::Fault, engine::Engine};
+use crate::{body::ProxyBody, config::Fault, denials::Door, engine::Engine};
 
 /// Answers what is ours, checks the rest, and passes on what may pass.
 #[derive(Clone, Debug)]
@@ -56,10 +57,15 @@ impl MainListener {
         } else {
             request.map(ProxyBody::from)
         };
-        match front.layer(Behind { judged, ..self.behind.clone() }).call(request).await {
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let response = match front.layer(Behind { judged, ..self.behind.clone() }).call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
+        };
+        if let Some(rejection) = response.extensions().get::<Rejection>() {
+            self.behind.engine.denials().add(Door::Proxy, &method, uri.path(), *rejection);
         }
+        response
     }
 }
 
@@ -84,7 +90,9 @@ impl Behind {
         if engine.asks() && !self.judged {
             let identity = request.extensions().get::<Identity>();
             if let Err(rejection) = engine.known(identity, request.uri(), request.headers()).await {
-                return Json.deny(engine.denial(rejection, request.headers()));
+                let mut response: Response<ProxyBody> = Json.deny(engine.denial(rejection, request.headers()));
+                response.extensions_mut().insert(rejection);
+                return response;
             }
         }
         form::hide(&mut request);

@@ -45,6 +45,7 @@ use tokio::net::TcpListener;
 use self::{connection::Connection, message::Checked, verdict::Verdict};
 use super::refusal::{Refusal, is_misrouted};
 use crate::{
+    denials::Door,
     engine::Engine,
     listen::{self, Shared},
 };
@@ -99,6 +100,7 @@ impl Spoe {
         match self.engine.judge(method, uri, headers, extensions).await {
             Ok(passed) => Verdict::Allow(passed),
             Err(mut denial) => {
+                self.engine.denials().add(Door::Spoe, method, uri.path(), denial.rejection);
                 // HAProxy answers over plain HTTP, whatever its client speaks.
                 denial.grpc = None;
                 Verdict::Deny(Refusal::from(denial))
