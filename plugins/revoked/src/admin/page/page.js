@@ -126,7 +126,7 @@ function behind(node) {
   if (node.behind === null) return 'unknown';
   const { amount, unit } = node.behind;
   if (amount === 0) return 'none';
-  return unit === 'milliseconds' ? seconds(amount / 1000) : `${number(amount)} changes`;
+  return unit === 'milliseconds' ? seconds(amount / 1000) : `${number(amount)} ${amount === 1 ? 'change' : 'changes'}`;
 }
 
 function showDenied(denials) {

@@ -99,10 +99,10 @@ row.of = (id) => Array.from(byId('list').children).find((item) => item.dataset.i
 function row(one) {
   const ban = one.retain_until === 'lifted';
   const meta = (name, value) => element('span', { class: 'value' }, element('span', { class: 'name' }, `${name} `), value);
-  const lift = element('button', { type: 'button', class: 'small' }, ban ? 'End ban…' : 'Lift…');
+  const lift = element('button', { type: 'button', class: 'small', 'aria-describedby': `of-${one.id}` }, ban ? 'End ban…' : 'Lift…');
   lift.addEventListener('click', () => takeBack(one, ban));
   return element('li', { 'data-id': one.id, tabindex: '-1' },
-    element('div', { class: 'row-main' },
+    element('div', { class: 'row-main', id: `of-${one.id}` },
       element('span', { class: ban ? 'kind ban' : 'kind' }, ban ? `ban: ${kind(one.scope?.kind)}` : kind(one.scope?.kind)),
       scope(one.scope)),
     one.reason === null ? null : element('p', { class: 'reason' }, foreign(one.reason)),

@@ -103,7 +103,7 @@ function confirmed(preview, asked) {
     [`Every token of`, element('span', {}, element('span', { class: 'kind' }, kind(preview.scope.kind)), ' ', scope(preview.scope))],
     ['Refused', asked.ban ? 'whenever issued, later ones too' : issued(would.cutoff)],
     ['Kept until', moment(would.retain_until, { lifted: 'it is lifted' })],
-    ['Revoked already', preview.revocations === 0 ? 'nothing of it' : element('span', {}, `${number(preview.revocations)} times; `, issued(preview.cutoff))],
+    ['Revoked already', preview.revocations === 0 ? 'nothing of it' : element('span', {}, preview.revocations === 1 ? 'once; ' : `${number(preview.revocations)} times; `, issued(preview.cutoff))],
     ['Sessions known', preview.sessions === null ? null : number(preview.sessions)],
     ['Grants that end', preview.grants === null ? null : number(preview.grants)],
     ['Success means', byId('wait').checked ? 'every node refuses' : 'it is durable, and this node refuses'],
