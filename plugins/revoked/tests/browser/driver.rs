@@ -1,7 +1,14 @@
 //! A headless Chromium, driven by WebDriver (W3C): chromedriver takes JSON over HTTP.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    missing_docs
+)]
 
 use std::{
-    fmt::Write as _,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
@@ -244,9 +251,7 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         if !self.session.is_empty() {
-            let mut path = String::new();
-            let _ = write!(path, "/session/{}", self.session);
-            let _ = self.try_send("DELETE", &path, &Value::Null);
+            let _ = self.try_send("DELETE", &format!("/session/{}", self.session), &Value::Null);
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();

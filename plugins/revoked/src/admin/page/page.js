@@ -12,6 +12,7 @@ const DOORS = { proxy: 'proxy', forward_auth: 'forward-auth', ext_authz: 'ext_au
 let paused = false;
 let statuses = 0;
 let refused = [];
+let wasLost = true;
 
 revocations.setUp();
 revoke.setUp();
@@ -44,12 +45,15 @@ function stateIs(name, error) {
   byId('all').hidden = locked;
   if (name === 'live') {
     trouble(null);
-    // The feed tells the refusals that are kept once more.
-    byId('denials').replaceChildren();
-    refused = [];
+    // The feed tells the refusals that are kept once more, and a daemon that was away has begun to count anew.
+    if (wasLost) refused = [];
+    wasLost = false;
     statuses = 0;
+    if (paused) return;
+    byId('denials').replaceChildren();
     revocations.load();
   } else {
+    wasLost = true;
     pill(locked ? 'Locked' : 'No connection', locked ? 'wait' : 'bad');
     trouble(locked ? null : `The daemon does not answer${error?.status ? `: ${error.message}` : ''}. What is shown here is old. Trying again…`);
   }
@@ -91,7 +95,8 @@ function showStatus(status) {
   refused = refused.filter(([at]) => now - at < 60_000);
   put('refused', number(status.requests.refused));
   const would = status.requests.would_refuse > 0 ? `; shadow mode let ${number(status.requests.would_refuse)} pass` : '';
-  put('refused-lately', `${number(status.requests.refused - refused[0][1])} in the last minute${would}`);
+  const lately = now - refused[0][0] > 55_000 ? 'in the last minute' : 'since this page was opened';
+  put('refused-lately', `${number(status.requests.refused - refused[0][1])} ${lately}${would}`);
 
   const scopes = Object.entries(status.scopes).filter(([, count]) => count > 0);
   const chips = scopes.map(([name, count]) => `${kind(name)} ${number(count)}`);

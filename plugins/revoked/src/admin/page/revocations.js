@@ -135,12 +135,13 @@ async function takeBack(one, ban) {
     return;
   }
   const by = byId('by').value.trim();
+  // The feed may take the row away first, and the focus with it.
+  const beside = item()?.nextElementSibling ?? item()?.previousElementSibling;
   const asked = { scope: one.scope, ...(ban ? { enable: true } : { ids: [one.id] }), ...(by === '' ? {} : { by }) };
   try {
     await call('POST', '/api/v1/revocations/lift', asked);
-    const beside = item()?.nextElementSibling ?? item()?.previousElementSibling ?? byId('q');
     item()?.remove();
-    beside.focus();
+    (beside?.isConnected ? beside : byId('q')).focus();
     count();
     say(ban ? 'The ban has ended.' : 'The revocation is lifted.');
   } catch (error) {
