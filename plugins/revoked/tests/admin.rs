@@ -396,7 +396,9 @@ fn a_preview_tells_what_would_be_recorded_and_records_nothing() {
 
 #[test]
 fn refused_requests_are_told_without_their_tokens() {
-    let daemon = Daemon::start();
+    let check_port = free_port();
+    let section = format!("[forward_auth]\nlisten = \"127.0.0.1:{check_port}\"\n");
+    let daemon = Daemon::prepared("sqlite://revoked.db", true, &section).running();
     assert_eq!(daemon.get("/api/v1/denials").json(), json!({ "denials": [] }));
     daemon.revoke(subject("alice"));
     let token = jwt(json!({}));
@@ -428,12 +430,17 @@ fn refused_requests_are_told_without_their_tokens() {
     for secret in ["hidden", "eyJ", "alice"] {
         assert!(!answer.body.contains(secret), "{secret}: {}", answer.body);
     }
+    let check = ["host: check", &header, "x-forwarded-method: PUT", "x-forwarded-uri: /asked?secret=1"];
+    assert_eq!(http(([127, 0, 0, 1], check_port).into(), "GET", "/check", &check, b"").status, 401);
+    let asked = daemon.get("/api/v1/denials").json()["denials"][0].clone();
+    let asked = ["door", "reason", "method", "path"].map(|name| asked[name].as_str().unwrap().to_owned());
+    assert_eq!(asked, ["forward_auth", "revoked", "PUT", "/asked"]);
     let said = daemon.cli(&["denials"]).succeeded();
     assert!(said.out.contains("revoked") && said.out.contains("/orders/1"), "{}", said.out);
 
     // The feed begins with those that are kept, and with how the node stands.
     let feed = first_of_feed(&daemon, "event: denied");
-    for part in ["event: status\ndata: {", "event: nodes\ndata: {", "\"path\":\"/orders/1\"", "\"refused\":3"] {
+    for part in ["event: status\ndata: {", "event: nodes\ndata: {", "\"path\":\"/orders/1\"", "\"refused\":4"] {
         assert!(feed.contains(part), "{part}: {feed}");
     }
 }

@@ -162,13 +162,14 @@ async fn a_token_passes_until_it_is_revoked() {
     assert_eq!((reply.status(), reply.header("x-auth-subject")), (200, Some("alice")), "{reply:?}");
 
     daemon.revoke(&revoked);
-    let reply = client.check(check("GET", "/", &[("authorization", &format!("Bearer {revoked}"))])).await;
+    let reply = client.check(check("GET", "/told?a=b", &[("authorization", &format!("Bearer {revoked}"))])).await;
     let Reply::Refusal(code, _) = &reply else { panic!("{reply:?}") };
     assert_eq!((*code, reply.status()), (16, 401));
     assert!(reply.header("www-authenticate").unwrap().starts_with("Bearer error=\"invalid_token\""), "{reply:?}");
     assert_eq!(reply.header("cache-control"), Some("no-store"));
     assert_eq!(reply.header("content-type"), Some("application/json"));
     assert!(reply.body().contains("revoked"), "{reply:?}");
+    assert_eq!(daemon.denials(), [["ext_authz", "revoked", "/told"]]);
 
     assert_eq!(client.status(&format!("Bearer {good}")).await, 200);
     for authorization in ["bearer ", "BEARER ", "Bearer  ", "Bearer\t", "Bearer \t "] {
@@ -298,6 +299,8 @@ async fn only_metadata_that_is_trusted_counts() {
         let reply = client.check(with_metadata(bare(), "envoy.filters.http.lua", claims)).await;
         assert_eq!((reply.status(), reply.header("x-auth-subject")), (200, Some("")));
     }
+    // Both were refused by the word of the filter.
+    assert_eq!(daemon.denials(), [["ext_authz", "revoked", "/"], ["ext_authz", "revoked", "/"]]);
     // The metadata of a token that failed: it is verified here.
     let failed = json!({ "failed_status": { "code": 3, "message": "Jwt verification fails" } });
     for (authorization, status) in [("Bearer e30.e30.e30".to_owned(), 401), (bearer("a"), 200), (bearer("b"), 401)] {

@@ -264,10 +264,12 @@ fn a_token_passes_until_it_is_revoked() {
     assert_eq!((variables["jti"].as_str(), variables["iss"].as_str()), ("b", rpc::ISSUER), "{variables:?}");
 
     daemon.revoke(&revoked);
-    let variables = haproxy.ask("GET", "/", &[("authorization", &format!("Bearer {revoked}"))]);
+    let variables = haproxy.ask("GET", "/told?a=b", &[("authorization", &format!("Bearer {revoked}"))]);
     assert_eq!((variables["verdict"].as_str(), variables["status"].as_str()), ("deny", "401"), "{variables:?}");
     assert!(variables["challenge"].starts_with("Bearer error=\"invalid_token\""), "{variables:?}");
     assert!(variables["body"].contains("revoked"), "{variables:?}");
+
+    assert_eq!(daemon.denials(), [["spoe", "revoked", "/told"]]);
 
     for authorization in ["bearer ", "BEARER ", "Bearer  ", "Bearer\t", "Bearer \t "] {
         assert_eq!(haproxy.verdict(&format!("{authorization}{revoked}")), verdict("deny", "401"), "{authorization:?}");

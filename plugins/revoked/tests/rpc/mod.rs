@@ -82,6 +82,8 @@ impl Daemon {
             r#"
             listen = "127.0.0.1:0"
             external_url = "https://as.example"
+            [admin]
+            listen = "127.0.0.1:0"
             [backend]
             url = "{backend}"
             [staleness]
@@ -119,7 +121,7 @@ impl Daemon {
         });
         let mut daemon = Self { program: Program(child), folder, ports: HashMap::new(), log };
         let doors =
-            1 + ["[ext_authz]", "[spoe]", "[forward_auth]"].iter().filter(|name| sections.contains(*name)).count();
+            2 + ["[ext_authz]", "[spoe]", "[forward_auth]"].iter().filter(|name| sections.contains(*name)).count();
         until("the daemon", || {
             assert!(daemon.program.0.try_wait().unwrap().is_none(), "{}", daemon.log());
             daemon.ports = addresses(&daemon.log());
@@ -138,6 +140,17 @@ impl Daemon {
 
     pub fn port(&self, door: &str) -> u16 {
         self.ports[door]
+    }
+
+    /// Door, reason and path of the requests that it refused last, newest first, as operators are told.
+    pub fn denials(&self) -> Vec<[String; 3]> {
+        let head = format!("GET /api/v1/denials HTTP/1.1\r\nHost: localhost:{}\r\n", self.port("admin"));
+        let answer = http(self.port("admin"), &head, "");
+        assert!(!answer.body.contains("eyJ"), "{}", answer.body);
+        let said: Value = serde_json::from_str(&answer.body).unwrap();
+        let word = |denied: &Value, name: &str| denied[name].as_str().unwrap().to_owned();
+        let denials = said["denials"].as_array().unwrap().iter();
+        denials.map(|denied| ["door", "reason", "path"].map(|name| word(denied, name))).collect()
     }
 
     /// Ends a token as its client does.
