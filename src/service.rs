@@ -94,6 +94,8 @@ where
     #[inline]
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         match self.guard.check(request.method(), request.uri(), request.headers(), request.extensions()) {
+            // Handed on as it came: each move of a request copies its head.
+            Ok(_) if !self.insert_identity => ResponseFuture::passed(self.inner.call(request)),
             Ok(passed) => self.pass(request, &passed),
             Err(rejection) => self.refuse(rejection, request.headers()),
         }

@@ -150,5 +150,5 @@ fn peek(token: &str, recorder: &Recorder) -> Option<Identity> {
     let iss = members.string("iss").ok()?;
     let claims = members.claims(&recorder.names).ok()?;
     let iss = iss.as_deref().unwrap_or(&recorder.issuer);
-    Some(Identity::from_verified(&claims.as_claims(iss, jws.signing_input.as_bytes())))
+    Some(Identity::from_verified(&claims.as_claims(iss, jws.signing_input)))
 }

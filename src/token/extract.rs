@@ -206,6 +206,15 @@ impl Extractor {
         }
     }
 
+    /// The same as [`Extractor::find`], with less work for what nearly all requests are.
+    pub(crate) fn token<'a>(&self, headers: &'a HeaderMap, uri: &Uri) -> Result<Option<&'a [u8]>, ExtractError> {
+        match self.glance(headers, uri) {
+            Glance::Nothing => Ok(None),
+            Glance::Bearer(token) if token.len() <= MAX_TOKEN && is_b64token(token) => Ok(Some(token)),
+            _ => Ok(self.find(headers, uri)?.map(|credential| credential.token.as_bytes())),
+        }
+    }
+
     /// The one token of a request, or none.
     ///
     /// # Errors
@@ -349,18 +358,40 @@ impl<'a> Found<'a> {
         if token.len() > MAX_TOKEN {
             return Err(ExtractError::TooLong);
         }
-        self.token = Some(b64token(token).ok_or(ExtractError::Malformed)?);
+        if !is_b64token(token) {
+            return Err(ExtractError::Malformed);
+        }
+        self.token = Some(std::str::from_utf8(token).map_err(|_| ExtractError::Malformed)?);
         Ok(())
     }
 }
 
 /// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="` (RFC 6750 §2.1).
-fn b64token(bytes: &[u8]) -> Option<&str> {
-    let end = bytes.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
-    if end == 0 || !bytes[..end].iter().fold(true, |ok, byte| ok & is_token68(*byte)) {
-        return None;
+fn is_b64token(bytes: &[u8]) -> bool {
+    is_compact_jws(bytes) || {
+        let end = bytes.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
+        end != 0 && bytes[..end].iter().fold(true, |ok, byte| ok & is_token68(*byte))
     }
-    std::str::from_utf8(bytes).ok()
+}
+
+/// What nearly all tokens are, in a quarter of the time: three parts of base64url.
+fn is_compact_jws(bytes: &[u8]) -> bool {
+    let mut parts = 0;
+    let mut rest = bytes;
+    loop {
+        let (part, tail) = match memchr::memchr(b'.', rest) {
+            Some(dot) => (&rest[..dot], Some(&rest[dot + 1..])),
+            None => (rest, None),
+        };
+        parts += 1;
+        if parts > 3 || base64_simd::URL_SAFE_NO_PAD.check(part).is_err() {
+            return false;
+        }
+        match tail {
+            Some(tail) => rest = tail,
+            None => return parts == 3,
+        }
+    }
 }
 
 /// Without a branch, so that many bytes are looked at together.

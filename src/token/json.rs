@@ -11,18 +11,37 @@ use super::strict::Malformed;
 
 /// A value as it stands in the text, checked against the grammar.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Raw<'a>(&'a str);
+pub(crate) struct Raw<'a> {
+    text: &'a str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A string without escapes.
+    Plain,
+    /// A string with escapes.
+    Escaped,
+    /// No string.
+    Other,
+}
 
 impl<'a> Raw<'a> {
     /// Its text.
     pub(crate) const fn get(self) -> &'a str {
-        self.0
+        self.text
     }
 
-    /// The text of a string without escapes; `None` for anything else.
-    pub(super) fn plain(self) -> Option<&'a str> {
-        let inside = self.0.strip_prefix('"')?.strip_suffix('"')?;
-        memchr::memchr(b'\\', inside.as_bytes()).is_none().then_some(inside)
+    /// What stands in a string; `None` for anything else.
+    pub(super) fn string(self) -> Option<Result<Cow<'a, str>, Malformed>> {
+        match self.kind {
+            Kind::Plain => {
+                let inside = self.text.get(1..self.text.len().saturating_sub(1));
+                Some(inside.map(Cow::Borrowed).ok_or(Malformed))
+            }
+            Kind::Escaped => Some(serde_json::from_str(self.text).map(Cow::Owned).map_err(|_| Malformed)),
+            Kind::Other => None,
+        }
     }
 }
 
@@ -30,13 +49,27 @@ impl<'a> Raw<'a> {
 #[cfg(feature = "endpoint")]
 impl serde::Serialize for Raw<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let raw: &serde_json::value::RawValue = serde_json::from_str(self.0).map_err(serde::ser::Error::custom)?;
+        let raw: &serde_json::value::RawValue = serde_json::from_str(self.text).map_err(serde::ser::Error::custom)?;
         raw.serialize(serializer)
     }
 }
 
 /// Members in their order. As many as nearly all tokens have cost no allocation.
-pub(super) type List<'a> = SmallVec<[(Cow<'a, str>, Raw<'a>); 16]>;
+pub(super) type List<'a> = SmallVec<[Member<'a>; 16]>;
+
+pub(super) struct Member<'a> {
+    fingerprint: u32,
+    pub(super) name: Cow<'a, str>,
+    pub(super) value: Raw<'a>,
+}
+
+/// The value of this name.
+#[inline]
+pub(super) fn find<'a>(members: &[Member<'a>], name: &str) -> Option<Raw<'a>> {
+    let fingerprint = fingerprint(name);
+    let found = members.iter().find(|member| member.fingerprint == fingerprint && member.name == name);
+    found.map(|member| member.value)
+}
 
 /// More members than any honest token has: bounds the work that a stranger can cause.
 const MAX_MEMBERS: usize = 256;
@@ -50,36 +83,30 @@ pub(super) fn members(json: &str) -> Result<List<'_>, Malformed> {
     let mut seen = 0_u64;
     scanner.skip_space();
     scanner.object(&mut |scanner| {
-        let (name, escaped) = scanner.string()?;
-        let name = if escaped {
-            Cow::Owned(unescaped(name)?)
-        } else {
-            Cow::Borrowed(name.0.get(1..name.0.len() - 1).ok_or(Malformed)?)
-        };
+        let name = scanner.string()?.string().ok_or(Malformed)??;
         scanner.colon()?;
         let start = scanner.at;
-        scanner.value(MAX_DEPTH)?;
-        let value = Raw(json.get(start..scanner.at).ok_or(Malformed)?);
-        // Names that differ in length or at their ends, as nearly all do, need no comparing.
-        let bit = 1 << (fingerprint(&name) & 63);
-        if seen & bit != 0 && members.iter().any(|(other, _): &(Cow<'_, str>, Raw<'_>)| *other == name) {
+        let kind = scanner.value(MAX_DEPTH)?;
+        let value = Raw { text: json.get(start..scanner.at).ok_or(Malformed)?, kind };
+        // Most names differ in their fingerprints.
+        let fingerprint = fingerprint(&name);
+        let bit = 1 << (fingerprint & 63);
+        if seen & bit != 0 && find(&members, &name).is_some() {
             return Err(Malformed);
         }
         seen |= bit;
         if members.len() == MAX_MEMBERS {
             return Err(Malformed);
         }
-        members.push((name, value));
+        members.push(Member { fingerprint, name, value });
         Ok(())
     })?;
     scanner.skip_space();
     if scanner.at == json.len() { Ok(members) } else { Err(Malformed) }
 }
 
-fn unescaped(string: Raw<'_>) -> Result<String, Malformed> {
-    serde_json::from_str(string.0).map_err(|_| Malformed)
-}
-
+/// Of its length and its ends.
+#[inline]
 fn fingerprint(name: &str) -> u32 {
     let bytes = name.as_bytes();
     let (first, last) = (bytes.first().copied().unwrap_or(0), bytes.last().copied().unwrap_or(0));
@@ -154,22 +181,23 @@ impl<'a> Scanner<'a> {
     }
 
     /// Any value, with this many levels left.
-    fn value(&mut self, depth: u32) -> Result<(), Malformed> {
+    fn value(&mut self, depth: u32) -> Result<Kind, Malformed> {
         match self.peek() {
-            Some(b'"') => self.string().map(drop),
+            Some(b'"') => return self.string().map(|string| string.kind),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b'{' | b'[') if depth == 0 => Err(Malformed),
             Some(b'{') => self.object(&mut |scanner| {
                 scanner.string()?;
                 scanner.colon()?;
-                scanner.value(depth - 1)
+                scanner.value(depth - 1).map(drop)
             }),
-            Some(b'[') => self.sequence(b'[', b']', &mut |scanner| scanner.value(depth - 1)),
+            Some(b'[') => self.sequence(b'[', b']', &mut |scanner| scanner.value(depth - 1).map(drop)),
             Some(b't') => self.literal("true"),
             Some(b'f') => self.literal("false"),
             Some(b'n') => self.literal("null"),
             _ => Err(Malformed),
-        }
+        }?;
+        Ok(Kind::Other)
     }
 
     fn literal(&mut self, literal: &str) -> Result<(), Malformed> {
@@ -204,14 +232,14 @@ impl<'a> Scanner<'a> {
         if self.at > start { Ok(()) } else { Err(Malformed) }
     }
 
-    /// A string with its quotes, and whether there are escapes in it.
+    /// A string with its quotes.
     #[inline]
-    fn string(&mut self) -> Result<(Raw<'a>, bool), Malformed> {
+    fn string(&mut self) -> Result<Raw<'a>, Malformed> {
         let start = self.at;
         if !self.take(b'"') {
             return Err(Malformed);
         }
-        let mut escaped = false;
+        let mut kind = Kind::Plain;
         loop {
             self.at += plain_length(self.json.as_bytes().get(self.at..).unwrap_or_default());
             match self.peek() {
@@ -220,10 +248,10 @@ impl<'a> Scanner<'a> {
                 // The end, or a control character.
                 _ => return Err(Malformed),
             }
-            escaped = true;
+            kind = Kind::Escaped;
         }
         self.at += 1;
-        Ok((Raw(self.json.get(start..self.at).ok_or(Malformed)?), escaped))
+        Ok(Raw { text: self.json.get(start..self.at).ok_or(Malformed)?, kind })
     }
 
     fn escape(&mut self) -> Result<(), Malformed> {
@@ -269,7 +297,7 @@ mod tests {
 
     fn ours(json: &str) -> Option<BTreeMap<String, String>> {
         let members = members(json).ok()?;
-        Some(members.iter().map(|(name, value)| (name.to_string(), value.get().to_owned())).collect())
+        Some(members.iter().map(|member| (member.name.to_string(), member.value.get().to_owned())).collect())
     }
 
     /// What serde_json reads, where no name stands there twice.

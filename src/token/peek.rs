@@ -1,7 +1,7 @@
 use super::{
     Extractor, VerifyError,
     source::{Asked, Found, Head, Source, check_claims, check_revoked, check_times},
-    strict::{ClaimNames, CompactJws, Malformed, Members},
+    strict::{ClaimNames, EncodedJws, Malformed, Members},
 };
 use crate::reject::Rejection;
 
@@ -59,16 +59,17 @@ impl Peek {
 #[expect(private_interfaces, reason = "sealed: only this crate calls it")]
 impl Source for Peek {
     fn judge(&self, head: Head<'_>, asked: Asked<'_>) -> Result<Found, Rejection> {
-        let Some(credential) = self.extractor.find(head.headers, head.uri)? else { return Ok(Found::Nothing) };
+        let Some(token) = self.extractor.token(head.headers, head.uri)? else { return Ok(Found::Nothing) };
         let context = asked.now();
         let malformed = |Malformed| VerifyError::Malformed;
-        let jws = CompactJws::parse(credential.token()).map_err(malformed)?;
-        let members = Members::parse(&jws.payload).map_err(malformed)?;
+        let jws = EncodedJws::split(token).map_err(malformed)?;
+        let payload = jws.payload().map_err(malformed)?;
+        let members = Members::parse(&payload).map_err(malformed)?;
         let iss = members.string("iss").map_err(malformed)?.ok_or(VerifyError::UnknownIssuer)?;
         let (iss, names) = self.issuers.iter().find(|(name, _)| *name == iss).ok_or(VerifyError::UnknownIssuer)?;
         let claims = members.claims(names).map_err(malformed)?;
         check_times(claims.iat, claims.exp, context)?;
-        let claims = claims.as_claims(iss, jws.signing_input.as_bytes());
+        let claims = claims.as_claims(iss, jws.signing_input);
         check_claims(&claims, context)?;
         let keys = claims.keys_among(context.denylist.hasher(), context.denylist.kinds());
         check_revoked(&keys, context)?;

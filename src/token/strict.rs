@@ -83,17 +83,17 @@ impl<'a> Members<'a> {
     /// Every member, in order.
     #[cfg(feature = "endpoint")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Raw<'a>)> {
-        self.0.iter().map(|(name, value)| (&**name, *value))
+        self.0.iter().map(|member| (&*member.name, member.value))
     }
 
     pub(crate) fn raw(&self, name: &str) -> Option<Raw<'a>> {
-        self.0.iter().find(|(member, _)| member == name).map(|(_, value)| *value)
+        json::find(&self.0, name)
     }
 
     /// Whether there are no members but these.
     #[cfg(feature = "endpoint")]
     pub(crate) fn are_only(&self, known: &[&str]) -> bool {
-        self.0.iter().all(|(name, _)| known.contains(&&**name))
+        self.0.iter().all(|member| known.contains(&&*member.name))
     }
 
     pub(crate) fn get<T: serde::Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, Malformed> {
@@ -103,16 +103,18 @@ impl<'a> Members<'a> {
     /// A string that is not empty.
     pub(crate) fn string(&self, name: &str) -> Result<Option<Cow<'a, str>>, Malformed> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
-        let text = match raw.plain() {
-            Some(text) => Cow::Borrowed(text),
-            None => serde_json::from_str::<Text<'a>>(raw.get()).map(|Text(text)| text).map_err(|_| Malformed)?,
-        };
+        let text = raw.string().ok_or(Malformed)??;
         if text.is_empty() { Err(Malformed) } else { Ok(Some(text)) }
     }
 
     /// A NumericDate in whole seconds, rounded down, within [0, 2^53).
     pub(crate) fn time(&self, name: &str) -> Result<Option<u64>, Malformed> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
+        // Fifteen digits stay below 2^53.
+        let digits = raw.get().as_bytes();
+        if digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit) {
+            return Ok(Some(digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))));
+        }
         if let Ok(seconds) = raw.get().parse::<u64>() {
             return if (seconds as f64) < MAX_TIME { Ok(Some(seconds)) } else { Err(Malformed) };
         }
@@ -195,16 +197,41 @@ fn signing_input_sha256(signing_input: &[u8]) -> [u8; 32] {
 type Part<const N: usize> = SmallVec<[u8; N]>;
 
 /// base64url without padding (RFC 7515 §2), canonical.
-fn decoded<const N: usize>(part: &str) -> Result<Part<N>, Malformed>
+fn decoded<const N: usize>(part: &[u8]) -> Result<Part<N>, Malformed>
 where
     [u8; N]: smallvec::Array<Item = u8>,
 {
     use base64_simd::{AsOut as _, URL_SAFE_NO_PAD};
     let most = part.len() / 4 * 3 + 3;
     let mut bytes = if most <= N { Part::from_buf_and_len([0; N], most) } else { vec![0; most].into() };
-    let length = URL_SAFE_NO_PAD.decode(part.as_bytes(), bytes.as_mut_slice().as_out()).map_err(|_| Malformed)?.len();
+    let length = URL_SAFE_NO_PAD.decode(part, bytes.as_mut_slice().as_out()).map_err(|_| Malformed)?.len();
     bytes.truncate(length);
     Ok(bytes)
+}
+
+/// The parts of a compact JWS (RFC 7515 §7.1), as they stand in it.
+pub(crate) struct EncodedJws<'a> {
+    header: &'a [u8],
+    payload: &'a [u8],
+    pub(crate) signing_input: &'a [u8],
+    signature: &'a [u8],
+}
+
+impl<'a> EncodedJws<'a> {
+    /// Splits a token whose header can be decoded. A fourth part is found where the payload is decoded,
+    /// since a dot is not base64url.
+    pub(crate) fn split(token: &'a [u8]) -> Result<Self, Malformed> {
+        let end = memchr::memrchr(b'.', token).ok_or(Malformed)?;
+        let (signing_input, signature) = (&token[..end], &token[end + 1..]);
+        let middle = memchr::memchr(b'.', signing_input).ok_or(Malformed)?;
+        let (header, payload) = (&signing_input[..middle], &signing_input[middle + 1..]);
+        base64_simd::URL_SAFE_NO_PAD.check(header).map_err(|_| Malformed)?;
+        Ok(Self { header, payload, signing_input, signature })
+    }
+
+    pub(crate) fn payload(&self) -> Result<Part<1024>, Malformed> {
+        decoded(self.payload)
+    }
 }
 
 /// The parts of a compact JWS, decoded; the signature stays encoded.
@@ -212,20 +239,17 @@ pub(crate) struct CompactJws<'a> {
     #[cfg_attr(not(any(feature = "jwt", feature = "endpoint")), expect(dead_code, reason = "a look needs it not"))]
     pub(crate) header: Part<128>,
     pub(crate) payload: Part<1024>,
-    pub(crate) signing_input: &'a str,
+    pub(crate) signing_input: &'a [u8],
     #[cfg_attr(not(feature = "jwt"), expect(dead_code, reason = "only a verifier needs it"))]
-    pub(crate) signature: &'a str,
+    pub(crate) signature: &'a [u8],
 }
 
 impl<'a> CompactJws<'a> {
-    /// Splits and decodes; base64url without padding, canonical, exactly three parts, no empty header or payload.
+    /// Splits and decodes; base64url without padding, canonical, exactly three parts.
     pub(crate) fn parse(token: &'a str) -> Result<Self, Malformed> {
-        let end = memchr::memrchr(b'.', token.as_bytes()).ok_or(Malformed)?;
-        let (signing_input, signature) = (&token[..end], &token[end + 1..]);
-        let middle = memchr::memchr(b'.', signing_input.as_bytes()).ok_or(Malformed)?;
-        let (header, payload) = (&signing_input[..middle], &signing_input[middle + 1..]);
-        // Decoding refuses a fourth part too, since a dot is not base64url.
-        Ok(Self { header: decoded(header)?, payload: decoded(payload)?, signing_input, signature })
+        let jws = EncodedJws::split(token.as_bytes())?;
+        let EncodedJws { header, signing_input, signature, .. } = jws;
+        Ok(Self { header: decoded(header)?, payload: jws.payload()?, signing_input, signature })
     }
 
     /// Whether a string is shaped like a JWS at all; anything else is an opaque token.
@@ -275,8 +299,13 @@ mod tests {
     #[test]
     fn compact_jws() {
         assert!(CompactJws::parse("e30.e30.").is_ok());
-        for bad in ["", "e30", "e30.e30", "e30.e30.a.b", "e3=.e30.a", "e31.e30.a", "e 0.e30.a"] {
+        let peek = |token: &str| EncodedJws::split(token.as_bytes())?.payload();
+        assert!(peek("e30.e30.").is_ok());
+        for bad in
+            ["", "e30", "e30.e30", "e30.e30.a.b", "e3=.e30.a", "e31.e30.a", "e 0.e30.a", "e30.e31.a", "e30.e3=.a"]
+        {
             assert!(CompactJws::parse(bad).is_err(), "{bad}");
+            assert!(peek(bad).is_err(), "{bad}");
         }
     }
 }

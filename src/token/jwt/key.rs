@@ -247,8 +247,7 @@ impl Key {
     }
 
     /// Whether it made this signature.
-    pub(super) fn verifies(&self, alg: Algorithm, signing_input: &str, signature: &[u8]) -> bool {
-        let message = signing_input.as_bytes();
+    pub(super) fn verifies(&self, alg: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         self.fits(alg)
             && match &self.key {
                 Ready::Secret { keys, .. } => {

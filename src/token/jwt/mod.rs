@@ -228,7 +228,7 @@ impl JwtVerifier {
     fn check(&self, token: &str, now: u64, times: Times) -> Result<Identity, VerifyError> {
         self.check_signed(token, MAX_TOKEN, now, times, |signed| {
             let claims = signed.payload.claims(&signed.issuer.claim_names)?;
-            Ok(Identity::from_verified(&claims.as_claims(signed.iss, signed.jws.signing_input.as_bytes())))
+            Ok(Identity::from_verified(&claims.as_claims(signed.iss, signed.jws.signing_input)))
         })
     }
 
@@ -413,7 +413,7 @@ impl Trusted {
         &self,
         alg: Algorithm,
         kid: Option<&str>,
-        signing_input: &str,
+        signing_input: &[u8],
         signature: &[u8],
         times: Times,
     ) -> Result<(), VerifyError> {
