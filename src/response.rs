@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{self, HeaderMap},
+    header::{self, HeaderMap, InvalidHeaderValue},
 };
 
 use crate::reject::Rejection;
@@ -58,7 +58,7 @@ impl Denial {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after));
             }
             StatusCode::UNAUTHORIZED => {
-                if let Ok(challenge) = HeaderValue::try_from(self.challenge()) {
+                if let Ok(challenge) = self.challenge() {
                     headers.insert(header::WWW_AUTHENTICATE, challenge);
                 }
             }
@@ -67,7 +67,18 @@ impl Denial {
         headers
     }
 
-    fn challenge(&self) -> String {
+    fn challenge(&self) -> Result<HeaderValue, InvalidHeaderValue> {
+        /// The most frequent one, put together beforehand.
+        const REVOKED: HeaderValue = HeaderValue::from_static(
+            "Bearer error=\"invalid_token\", error_description=\"The access token was revoked\"",
+        );
+        match self.rejection {
+            Rejection::Revoked(_) if !self.dpop && *self.challenge == Challenge::new() => Ok(REVOKED),
+            _ => HeaderValue::try_from(self.put_together()),
+        }
+    }
+
+    fn put_together(&self) -> String {
         let scheme = if self.dpop { "DPoP" } else { "Bearer" };
         let mut challenge = String::with_capacity(256);
         challenge.push_str(scheme);
@@ -226,5 +237,26 @@ where
 {
     fn deny(&self, denial: Denial) -> Response<B> {
         self(denial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{denylist::Reason, revocation::ScopeKind};
+
+    #[test]
+    fn what_was_put_together_beforehand_says_the_same() {
+        let mut denial = Denial::new(
+            Rejection::Revoked(Reason::Revoked(ScopeKind::Token)),
+            &HeaderMap::new(),
+            false,
+            Arc::new(Challenge::new()),
+            1,
+        );
+        assert_eq!(denial.headers()[header::WWW_AUTHENTICATE], denial.put_together());
+        denial.dpop = true;
+        assert_eq!(denial.headers()[header::WWW_AUTHENTICATE], denial.put_together());
+        assert!(denial.put_together().starts_with("DPoP "));
     }
 }

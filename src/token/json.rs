@@ -33,6 +33,7 @@ impl<'a> Raw<'a> {
     }
 
     /// What stands in a string; `None` for anything else.
+    #[inline]
     pub(super) fn string(self) -> Option<Result<Cow<'a, str>, Malformed>> {
         match self.kind {
             Kind::Plain => {
@@ -76,10 +77,9 @@ const MAX_MEMBERS: usize = 256;
 /// How deep values may be nested.
 const MAX_DEPTH: u32 = 100;
 
-/// The members of the object that `json` is; none stands there twice.
-pub(super) fn members(json: &str) -> Result<List<'_>, Malformed> {
+/// Adds the members of the object that `json` is to none; none stands there twice.
+pub(super) fn read<'a>(json: &'a str, members: &mut List<'a>) -> Result<(), Malformed> {
     let mut scanner = Scanner { json, at: 0 };
-    let mut members = List::new();
     let mut seen = 0_u64;
     scanner.skip_space();
     scanner.object(&mut |scanner| {
@@ -91,7 +91,7 @@ pub(super) fn members(json: &str) -> Result<List<'_>, Malformed> {
         // Most names differ in their fingerprints.
         let fingerprint = fingerprint(&name);
         let bit = 1 << (fingerprint & 63);
-        if seen & bit != 0 && find(&members, &name).is_some() {
+        if seen & bit != 0 && find(members, &name).is_some() {
             return Err(Malformed);
         }
         seen |= bit;
@@ -102,7 +102,7 @@ pub(super) fn members(json: &str) -> Result<List<'_>, Malformed> {
         Ok(())
     })?;
     scanner.skip_space();
-    if scanner.at == json.len() { Ok(members) } else { Err(Malformed) }
+    if scanner.at == json.len() { Ok(()) } else { Err(Malformed) }
 }
 
 /// Of its length and its ends.
@@ -235,23 +235,29 @@ impl<'a> Scanner<'a> {
     /// A string with its quotes.
     #[inline]
     fn string(&mut self) -> Result<Raw<'a>, Malformed> {
-        let start = self.at;
+        let (start, bytes) = (self.at, self.json.as_bytes());
         if !self.take(b'"') {
             return Err(Malformed);
         }
-        let mut kind = Kind::Plain;
+        self.at += plain_length(bytes.get(self.at..).unwrap_or_default());
+        let kind = if self.take(b'"') { Kind::Plain } else { self.escaped_string()? };
+        Ok(Raw { text: self.json.get(start..self.at).ok_or(Malformed)?, kind })
+    }
+
+    /// The rest of a string, from its first escape on.
+    #[cold]
+    fn escaped_string(&mut self) -> Result<Kind, Malformed> {
         loop {
-            self.at += plain_length(self.json.as_bytes().get(self.at..).unwrap_or_default());
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
                 // The end, or a control character.
                 _ => return Err(Malformed),
             }
-            kind = Kind::Escaped;
+            self.at += plain_length(self.json.as_bytes().get(self.at..).unwrap_or_default());
         }
         self.at += 1;
-        Ok(Raw { text: self.json.get(start..self.at).ok_or(Malformed)?, kind })
+        Ok(Kind::Escaped)
     }
 
     fn escape(&mut self) -> Result<(), Malformed> {
@@ -294,6 +300,11 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
+
+    fn members(json: &str) -> Result<List<'_>, Malformed> {
+        let mut members = List::new();
+        read(json, &mut members).map(|()| members)
+    }
 
     fn ours(json: &str) -> Option<BTreeMap<String, String>> {
         let members = members(json).ok()?;

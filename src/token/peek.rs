@@ -1,7 +1,7 @@
 use super::{
     Extractor, VerifyError,
     source::{Asked, Found, Head, Source, check_claims, check_revoked, check_times},
-    strict::{ClaimNames, EncodedJws, Malformed, Members},
+    strict::{ClaimNames, EncodedJws, Malformed, Members, Part},
 };
 use crate::reject::Rejection;
 
@@ -63,8 +63,9 @@ impl Source for Peek {
         let context = asked.now();
         let malformed = |Malformed| VerifyError::Malformed;
         let jws = EncodedJws::split(token).map_err(malformed)?;
-        let payload = jws.payload().map_err(malformed)?;
-        let members = Members::parse(&payload).map_err(malformed)?;
+        let (mut payload, mut members) = (Part::new(), Members::default());
+        jws.payload(&mut payload).map_err(malformed)?;
+        members.read(&payload).map_err(malformed)?;
         let iss = members.string("iss").map_err(malformed)?.ok_or(VerifyError::UnknownIssuer)?;
         let (iss, names) = self.issuers.iter().find(|(name, _)| *name == iss).ok_or(VerifyError::UnknownIssuer)?;
         let claims = members.claims(names).map_err(malformed)?;

@@ -75,9 +75,16 @@ const MAX_TIME: f64 = 9_007_199_254_740_992.0;
 
 impl<'a> Members<'a> {
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, Malformed> {
+        let mut members = Self::default();
+        members.read(json).map(|()| members)
+    }
+
+    /// The same, into what is empty: it is large, and each move of it a copy.
+    #[inline]
+    pub(super) fn read(&mut self, json: &'a [u8]) -> Result<(), Malformed> {
         // Checked once for all the strings in it.
         let json = std::str::from_utf8(json).map_err(|_| Malformed)?;
-        json::members(json).map(Self)
+        json::read(json, &mut self.0)
     }
 
     /// Every member, in order.
@@ -101,6 +108,7 @@ impl<'a> Members<'a> {
     }
 
     /// A string that is not empty.
+    #[inline]
     pub(crate) fn string(&self, name: &str) -> Result<Option<Cow<'a, str>>, Malformed> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
         let text = raw.string().ok_or(Malformed)??;
@@ -111,9 +119,10 @@ impl<'a> Members<'a> {
     pub(crate) fn time(&self, name: &str) -> Result<Option<u64>, Malformed> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
         // Fifteen digits stay below 2^53.
-        let digits = raw.get().as_bytes();
-        if digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit) {
-            return Ok(Some(digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))));
+        let next = |number: u64, digit: &u8| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0'));
+        let digits = Some(raw.get().as_bytes()).filter(|digits| digits.len() <= 15);
+        if let Some(seconds) = digits.and_then(|digits| digits.iter().try_fold(0, next)) {
+            return Ok(Some(seconds));
         }
         if let Ok(seconds) = raw.get().parse::<u64>() {
             return if (seconds as f64) < MAX_TIME { Ok(Some(seconds)) } else { Err(Malformed) };
@@ -194,19 +203,23 @@ fn signing_input_sha256(signing_input: &[u8]) -> [u8; 32] {
 }
 
 /// Bytes decoded from base64url. As many as nearly all tokens have cost no allocation.
-type Part<const N: usize> = SmallVec<[u8; N]>;
+pub(super) type Part<const N: usize> = SmallVec<[u8; N]>;
 
 /// base64url without padding (RFC 7515 §2), canonical.
-fn decoded<const N: usize>(part: &[u8]) -> Result<Part<N>, Malformed>
+fn decode<const N: usize>(part: &[u8], bytes: &mut Part<N>) -> Result<(), Malformed>
 where
     [u8; N]: smallvec::Array<Item = u8>,
 {
     use base64_simd::{AsOut as _, URL_SAFE_NO_PAD};
     let most = part.len() / 4 * 3 + 3;
-    let mut bytes = if most <= N { Part::from_buf_and_len([0; N], most) } else { vec![0; most].into() };
+    // One copy, where `resize` adds byte for byte.
+    match [0; 1024].get(..most) {
+        Some(zeroes) => bytes.extend_from_slice(zeroes),
+        None => bytes.resize(most, 0),
+    }
     let length = URL_SAFE_NO_PAD.decode(part, bytes.as_mut_slice().as_out()).map_err(|_| Malformed)?.len();
     bytes.truncate(length);
-    Ok(bytes)
+    Ok(())
 }
 
 /// The parts of a compact JWS (RFC 7515 §7.1), as they stand in it.
@@ -229,8 +242,9 @@ impl<'a> EncodedJws<'a> {
         Ok(Self { header, payload, signing_input, signature })
     }
 
-    pub(crate) fn payload(&self) -> Result<Part<1024>, Malformed> {
-        decoded(self.payload)
+    /// Decodes the payload into what is empty.
+    pub(super) fn payload(&self, bytes: &mut Part<1024>) -> Result<(), Malformed> {
+        decode(self.payload, bytes)
     }
 }
 
@@ -248,8 +262,11 @@ impl<'a> CompactJws<'a> {
     /// Splits and decodes; base64url without padding, canonical, exactly three parts.
     pub(crate) fn parse(token: &'a str) -> Result<Self, Malformed> {
         let jws = EncodedJws::split(token.as_bytes())?;
-        let EncodedJws { header, signing_input, signature, .. } = jws;
-        Ok(Self { header: decoded(header)?, payload: jws.payload()?, signing_input, signature })
+        let EncodedJws { signing_input, signature, .. } = jws;
+        let mut decoded = Self { header: Part::new(), payload: Part::new(), signing_input, signature };
+        decode(jws.header, &mut decoded.header)?;
+        jws.payload(&mut decoded.payload)?;
+        Ok(decoded)
     }
 
     /// Whether a string is shaped like a JWS at all; anything else is an opaque token.
@@ -299,7 +316,7 @@ mod tests {
     #[test]
     fn compact_jws() {
         assert!(CompactJws::parse("e30.e30.").is_ok());
-        let peek = |token: &str| EncodedJws::split(token.as_bytes())?.payload();
+        let peek = |token: &str| EncodedJws::split(token.as_bytes())?.payload(&mut Part::new());
         assert!(peek("e30.e30.").is_ok());
         for bad in
             ["", "e30", "e30.e30", "e30.e30.a.b", "e3=.e30.a", "e31.e30.a", "e 0.e30.a", "e30.e31.a", "e30.e3=.a"]

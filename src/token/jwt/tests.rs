@@ -265,7 +265,11 @@ fn algorithm_confusion() {
     // And the key itself knows what it is for, whatever the allow-list says.
     let key = Key::pem(pem.as_bytes()).unwrap();
     let input = "e30.e30";
-    assert!(!key.verifies(Algorithm::HS256, input.as_bytes(), &Signer::Hmac(pem.into_bytes()).sign(Algorithm::HS256, b"e30.e30")));
+    assert!(!key.verifies(
+        Algorithm::HS256,
+        input.as_bytes(),
+        &Signer::Hmac(pem.into_bytes()).sign(Algorithm::HS256, b"e30.e30")
+    ));
     assert!(key.verifies(Algorithm::RS256, input.as_bytes(), &RSA.sign(Algorithm::RS256, b"e30.e30")));
 }
 
