@@ -2,20 +2,18 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use http::{Extensions, HeaderMap, Method, Uri, header, request::Parts};
 
 use crate::{
+    counts::{Counts, Step},
     denylist::{Denylist, Found as Listed, Why},
     policy::{NoToken, Policy, StaleRequests},
     reject::Rejection,
     response::{Challenge, Denial},
-    token::{Asked, Found, Head, Identity, IdentitySource, Known, MissingClaims, Question, Verified, check_fresh},
+    token::{Asked, Found, Head, Identity, IdentitySource, Known, Question, Verified, check_fresh},
 };
 
 /// Decides whether a request may pass: finds its token, and asks the denylist.
@@ -44,14 +42,6 @@ pub struct Guard<I> {
     policy: Policy,
     challenge: Arc<Challenge>,
     counts: Counts,
-}
-
-#[derive(Default)]
-struct Counts {
-    refused: AtomicU64,
-    shadowed: AtomicU64,
-    missing: MissingClaims,
-    served_stale: AtomicU64,
 }
 
 /// Why a request does not pass at once.
@@ -169,7 +159,10 @@ impl<I: IdentitySource> Guard<I> {
             },
         };
         match self.check_known(&known).await {
-            Ok(()) => Ok(Passed { verified: known.into_verified() }),
+            Ok(()) => {
+                self.counts.step(Step::Clear);
+                Ok(Passed { verified: known.into_verified() })
+            }
             Err(rejection) => self.refuse(rejection, known.into_verified()),
         }
     }
@@ -194,8 +187,7 @@ impl<I: IdentitySource> Guard<I> {
     }
 
     fn asked(&self) -> Asked<'_> {
-        let Counts { missing, served_stale, .. } = &self.counts;
-        Asked { denylist: &self.denylist, policy: &self.policy, missing, served_stale }
+        Asked { denylist: &self.denylist, policy: &self.policy, counts: &self.counts }
     }
 
     /// Judges a request by what is at hand.
@@ -209,8 +201,12 @@ impl<I: IdentitySource> Guard<I> {
     ) -> Result<Passed, Held> {
         let refused = |refused: Result<Passed, Rejection>| refused.map_err(Held::Refused);
         match self.source.judge(Head { uri, headers, extensions }, self.asked()) {
-            Ok(Found::Clear(verified)) => Ok(Passed { verified }),
+            Ok(Found::Clear(verified)) => {
+                self.counts.step(Step::Clear);
+                Ok(Passed { verified })
+            }
             Ok(Found::Nothing) if self.policy.no_token == NoToken::Pass || is_preflight(method, headers) => {
+                self.counts.step(Step::NoToken);
                 Ok(Passed::default())
             }
             Ok(Found::Nothing) => refused(self.refuse(Rejection::NoToken, None)),
@@ -224,7 +220,7 @@ impl<I: IdentitySource> Guard<I> {
     fn refuse(&self, rejection: Rejection, verified: Option<Arc<Verified>>) -> Result<Passed, Rejection> {
         let shadow = self.policy.shadow;
         let count = if shadow { &self.counts.shadowed } else { &self.counts.refused };
-        count.fetch_add(1, Ordering::Relaxed);
+        count.add(rejection);
         #[cfg(feature = "tracing")]
         tracing::debug!(reason = rejection.as_str(), detail = %rejection, shadow, "request refused");
         // In shadow the service behind must see no difference, not even in who is calling.
@@ -235,6 +231,12 @@ impl<I: IdentitySource> Guard<I> {
     pub fn denial(&self, rejection: Rejection, request: &HeaderMap) -> Denial {
         let retry_after = self.policy.retry_after.as_secs().max(1);
         Denial::new(rejection, request, self.source.challenges_dpop(), Arc::clone(&self.challenge), retry_after)
+    }
+
+    /// What it has counted.
+    #[cfg(feature = "metrics")]
+    pub(crate) const fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// The denylist that it asks.
@@ -249,12 +251,12 @@ impl<I: IdentitySource> Guard<I> {
 
     /// How many requests were refused since the start.
     pub fn refused(&self) -> u64 {
-        self.counts.refused.load(Ordering::Relaxed)
+        self.counts.refused.sum()
     }
 
     /// How many requests shadow mode would have refused since the start.
     pub fn would_refuse(&self) -> u64 {
-        self.counts.shadowed.load(Ordering::Relaxed)
+        self.counts.shadowed.sum()
     }
 
     /// How many requests were served while the list was stale, since the start.
@@ -265,8 +267,7 @@ impl<I: IdentitySource> Guard<I> {
     /// How many tokens had no `jti`, no `sid` and no `iat` since the start. A token that is found in the cache of
     /// verified ones was counted when it was verified.
     pub fn missing_claims(&self) -> [(&'static str, u64); 3] {
-        let MissingClaims { jti, sid, iat } = &self.counts.missing;
-        [("jti", jti), ("sid", sid), ("iat", iat)].map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+        self.counts.missing_claims()
     }
 }
 

@@ -61,7 +61,8 @@
 //! | `sqlite` | the embedded durable backend | |
 //! | `postgres` | users from PostgreSQL | |
 //! | `directory-file` | users from a TOML file, for the session and global routes | |
-//! | `tracing` | events through the `tracing` facade | |
+//! | `tracing` | events and spans through the `tracing` facade | |
+//! | `metrics` | numbers and times through the `metrics` facade | |
 //! | `full` | all of it | |
 //!
 //! # What it does not do
@@ -71,11 +72,16 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod asking;
+mod counts;
 mod future;
 mod guard;
 mod layer;
+#[cfg(feature = "metrics")]
+mod per_thread;
 mod random;
 mod service;
+#[cfg(feature = "sync")]
+mod spans;
 
 #[cfg(feature = "sync")]
 pub mod backend;
@@ -84,6 +90,8 @@ pub mod denylist;
 pub mod directory;
 #[cfg(feature = "endpoint")]
 pub mod endpoint;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod policy;
 #[cfg(feature = "endpoint")]
 pub mod recorder;

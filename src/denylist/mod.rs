@@ -137,6 +137,8 @@ pub struct Denylist {
     records: AtomicU64,
     /// Records that are being published.
     reserved: AtomicU64,
+    /// Keys of which the filter said "maybe", and nothing was held.
+    false_positives: AtomicU64,
     /// Whether a guard serves from a stale list, whatever the list's own policy is.
     serves_somewhere: AtomicBool,
 }
@@ -197,6 +199,9 @@ impl Drop for Reservation<'_> {
     }
 }
 
+/// What an entry takes with all of moka's book-keeping, and in the list by expiry: see `docs/performance.md`.
+const BYTES_OF_ENTRY: usize = 398;
+const BYTES_IN_FILTER: usize = 3;
 /// How many records of one scope that say the same are kept side by side.
 const MOST_ALIKE: usize = 16;
 const MIN_FILTER: usize = 1 << 16;
@@ -249,6 +254,7 @@ impl Denylist {
             scopes: Default::default(),
             records: AtomicU64::new(0),
             reserved: AtomicU64::new(0),
+            false_positives: AtomicU64::new(0),
             serves_somewhere: AtomicBool::new(false),
         }
     }
@@ -342,7 +348,13 @@ impl Denylist {
         if let Some(tiered) = &self.tiered {
             return self.tiered_verdict(tiered, keys, missing_iat, &Answers::new());
         }
-        let find = |key| Self::covers_token(&self.visible.look_up(key)?, keys, key, missing_iat);
+        let find = |key| match self.visible.look_up(key) {
+            Some(entry) => Self::covers_token(&entry, keys, key, missing_iat),
+            None => {
+                self.false_positives.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        };
         places(hits).find_map(|place| find(keys.at(place))).map(Found::Revoked)
     }
 
@@ -626,6 +638,19 @@ impl Denylist {
     /// How many scopes of each kind are held.
     pub fn scopes(&self) -> impl Iterator<Item = (ScopeKind, usize)> + '_ {
         ScopeKind::ALL.into_iter().zip(&self.scopes).map(|(kind, count)| (kind, count.load(Ordering::Relaxed) as usize))
+    }
+
+    /// About how many bytes what is held of each kind takes, its part of the filter included. In
+    /// [tiered mode](Mode::Tiered) that is the filter alone; what is at hand besides is bounded by its settings.
+    pub fn bytes(&self) -> impl Iterator<Item = (ScopeKind, usize)> + '_ {
+        let each = if self.tiered.is_some() { BYTES_IN_FILTER } else { BYTES_OF_ENTRY + BYTES_IN_FILTER };
+        self.scopes().map(move |(kind, scopes)| (kind, scopes * each))
+    }
+
+    /// How often the filter said "maybe" of a key of which nothing was held, since the start: the check took the longer
+    /// way for nothing.
+    pub fn false_positives(&self) -> u64 {
+        self.false_positives.load(Ordering::Relaxed)
     }
 
     /// Whether [`Denylist::maintain`] should run before its next turn, since the filter is past its size.

@@ -122,6 +122,9 @@ impl Listeners {
             sessions = record.sessions,
             "revocation request"
         );
+        crate::spans::answered(record.status);
+        #[cfg(feature = "metrics")]
+        crate::metrics::ENDPOINT_ANSWERS.increment(&[record.endpoint.as_str(), status(record.status)]);
         for sink in &self.sinks {
             sink.record(record);
         }
@@ -133,6 +136,32 @@ impl Listeners {
                 hook(revocations);
             }
         }
+    }
+}
+
+/// The status as a label. What no endpoint answers by itself is one.
+#[cfg(feature = "metrics")]
+const fn status(status: u16) -> &'static str {
+    match status {
+        200 => "200",
+        202 => "202",
+        204 => "204",
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        405 => "405",
+        406 => "406",
+        413 => "413",
+        415 => "415",
+        422 => "422",
+        429 => "429",
+        500 => "500",
+        501 => "501",
+        502 => "502",
+        503 => "503",
+        504 => "504",
+        _ => "other",
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     recorder::{Ending, Grant, Recorder},
+    spans,
     sync::Intended,
 };
 
@@ -104,15 +105,14 @@ where
 {
     // It fails where the service behind panicked, or the runtime shuts down: nothing is known then.
     let lost = |_| Ok(front.endpoints.turn_away(Refusal::NotRecorded).into_response());
-    tokio::spawn(sequence).await.unwrap_or_else(lost)
+    tokio::spawn(spans::same(sequence)).await.unwrap_or_else(lost)
 }
 
 /// Records to the end, also where nobody waits for it any more; the answer is this layer's own.
 async fn finished_alone(front: Arc<Front>, target: Target, planned: Planned) -> Answer {
     let lost = front.endpoints.turn_away(Refusal::NotRecorded);
-    let recorded =
-        tokio::spawn(async move { front.record_all(target, planned).await.unwrap_or_else(|refused| refused) });
-    recorded.await.unwrap_or(lost)
+    let record = async move { front.record_all(target, planned).await.unwrap_or_else(|refused| refused) };
+    tokio::spawn(spans::same(record)).await.unwrap_or(lost)
 }
 
 impl Front {

@@ -22,6 +22,7 @@ use crate::{
     AskingService, RevocationLayer,
     recorder::Recorder,
     response::{DenyResponse, Json},
+    spans,
     token::IdentitySource,
 };
 
@@ -223,7 +224,11 @@ where
         let ready = mem::replace(&mut self.checked, clone);
         let front = Arc::clone(&self.front);
         FrontFuture::boxed(match way {
-            Way::Endpoint(target) => forward::run(front, target, request, ready.into_inner()).boxed(),
+            Way::Endpoint(target) => {
+                let method = request.method().clone();
+                let answer = forward::run(front, target, request, ready.into_inner());
+                spans::endpoint(target.endpoint(), &method, answer).boxed()
+            }
             Way::Metadata => metadata::run(front, request, ready).boxed(),
             // `Authorization: Basic` authenticates the client; anything else there is a token, and is checked as one.
             Way::Token if observe::is_basic(request.headers()) => {

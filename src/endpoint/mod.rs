@@ -102,7 +102,7 @@ pub use self::{
     users::SeveralUsers,
     wait::{Incomplete, Wait},
 };
-use crate::{Revocations, denylist::Denylist, revocation::Revocation, sync::Intended};
+use crate::{Revocations, denylist::Denylist, revocation::Revocation, spans, sync::Intended};
 
 /// The revocation routes that are answered here. There are none until they are added.
 #[derive(Clone, Debug)]
@@ -277,7 +277,7 @@ impl Endpoints {
         };
         let ways = self.profile.ways();
         // To its end, also where nobody waits for the answer any more.
-        let committed = tokio::spawn(async move {
+        let committed = tokio::spawn(spans::same(async move {
             let client = plan.client.clone();
             let mut answer = self.commit(target, plan, None, Vec::new()).await;
             if answer.is_success()
@@ -288,7 +288,7 @@ impl Endpoints {
             self.finish(target, Some(&client), claimed, answer.status())
                 .await
                 .map_or_else(|refused| refused, |()| answer)
-        });
+        }));
         committed.await.unwrap_or_else(|_| Refusal::NotRecorded.answer(ways))
     }
 

@@ -14,6 +14,7 @@ use super::{EndpointFuture, Endpoints};
 use crate::{
     AskingService,
     response::{DenyResponse, Json},
+    spans,
     token::IdentitySource,
 };
 
@@ -69,7 +70,11 @@ where
                 Ok(checked) => EndpointFuture::checked(checked),
                 Err(later) => EndpointFuture::asking(later),
             },
-            Some(target) => EndpointFuture::answered(Box::pin(Arc::clone(&self.endpoints).answer(target, request))),
+            Some(target) => {
+                let method = request.method().clone();
+                let answer = Arc::clone(&self.endpoints).answer(target, request);
+                EndpointFuture::answered(Box::pin(spans::endpoint(target.endpoint(), &method, answer)))
+            }
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::{fmt, time::Duration};
 
 use super::{Revocations, RevokeError};
-use crate::backend::{BackendError, BackendErrorKind};
+use crate::{
+    backend::{BackendError, BackendErrorKind},
+    spans,
+};
 
 /// How far a revocation has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,6 +82,22 @@ impl Revocations {
     ///
     /// Where the backend does not answer within `limit`.
     pub async fn everywhere(&self, limit: Duration) -> Result<Everywhere, RevokeError> {
+        #[cfg(feature = "metrics")]
+        let began = tokio::time::Instant::now();
+        let outcome = spans::everywhere(self.wait_everywhere(limit)).await;
+        #[cfg(feature = "metrics")]
+        crate::metrics::EVERYWHERE.increment(&[match &outcome {
+            Ok(everywhere) if everywhere.is_complete() => {
+                crate::metrics::REVOKE_EVERYWHERE.observe(began.elapsed());
+                "complete"
+            }
+            Ok(_) => "incomplete",
+            Err(_) => "failed",
+        }]);
+        outcome
+    }
+
+    async fn wait_everywhere(&self, limit: Duration) -> Result<Everywhere, RevokeError> {
         let inner = &*self.inner;
         let unavailable = || {
             let what = format!("asking the backend what the nodes have applied: no answer within {limit:?}");

@@ -153,6 +153,8 @@ struct Inner {
     repairs: Arc<Repairs>,
     node: String,
     agreed: Agreed,
+    #[cfg(feature = "metrics")]
+    failures: Arc<crate::metrics::Failures>,
     copy: Option<(Arc<Keeper>, Source)>,
     /// Aborted when the last handle goes.
     tasks: Mutex<JoinSet<()>>,
@@ -380,6 +382,10 @@ impl Revocations {
         }
         let ours = FleetSettings::new(denylist.budget, &denylist.lifetimes, digest_key);
         let backend: Arc<dyn Backend> = Arc::new(backend);
+        #[cfg(feature = "metrics")]
+        let failures = Arc::<crate::metrics::Failures>::default();
+        #[cfg(feature = "metrics")]
+        let backend: Arc<dyn Backend> = Arc::new(crate::metrics::Watched::new(backend, Arc::clone(&failures)));
         let keeper = keep_copy.map(|path| Arc::new(Keeper::of(path)));
         let Begun { backend, denylist, settings, applied, agreed } =
             begin(backend, denylist, ours, publish_timeout, keeper.as_ref()).await?;
@@ -433,6 +439,8 @@ impl Revocations {
                 repairs,
                 node,
                 agreed,
+                #[cfg(feature = "metrics")]
+                failures,
                 copy,
                 tasks,
             }),
@@ -727,6 +735,12 @@ impl Revocations {
     /// The backend.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.inner.backend
+    }
+
+    /// What the backend has failed at.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn failures(&self) -> &crate::metrics::Failures {
+        &self.inner.failures
     }
 
     /// The nodes of the fleet that announced themselves lately, this one included, by name; each run of one apart.

@@ -13,6 +13,7 @@ use crate::{
     backend::{Backend, BackendError, BackendErrorKind, Position},
     denylist::Denylist,
     revocation::Change,
+    spans,
 };
 
 #[derive(Clone)]
@@ -24,6 +25,21 @@ struct Job {
     changes: Vec<Change>,
     /// The caller; the end of [`Publisher::close`] sends no changes and waits for its turn only.
     done: oneshot::Sender<Result<Position, Arc<BackendError>>>,
+    waiting: spans::Waiting,
+    #[cfg(feature = "metrics")]
+    began: std::time::Instant,
+}
+
+impl Job {
+    fn new(changes: Vec<Change>, done: oneshot::Sender<Result<Position, Arc<BackendError>>>) -> Self {
+        Self {
+            changes,
+            done,
+            waiting: spans::Waiting::here(),
+            #[cfg(feature = "metrics")]
+            began: std::time::Instant::now(),
+        }
+    }
 }
 
 /// How many callers' writes go into one batch, and how many may wait for their turn.
@@ -45,7 +61,7 @@ impl Publisher {
     /// Makes changes durable and applies them here. Happens to the end even where the caller stops waiting.
     pub(super) async fn publish(&self, changes: Vec<Change>) -> Result<Position, RevokeError> {
         let (done, outcome) = oneshot::channel();
-        self.jobs.send(Job { changes, done }).await.map_err(|_| RevokeError::Stopped)?;
+        self.jobs.send(Job::new(changes, done)).await.map_err(|_| RevokeError::Stopped)?;
         let outcome = outcome.await.map_err(|_| RevokeError::Stopped)?;
         outcome.map_err(|error| {
             let kind = error.kind();
@@ -62,7 +78,7 @@ impl Publisher {
     /// Waits until everything sent before is written.
     pub(super) async fn close(&self) {
         let (done, outcome) = oneshot::channel();
-        if self.jobs.send(Job { changes: Vec::new(), done }).await.is_ok() {
+        if self.jobs.send(Job::new(Vec::new(), done)).await.is_ok() {
             // An error here belongs to the callers of that batch, who have it.
             let _ = outcome.await;
         }
@@ -72,6 +88,8 @@ impl Publisher {
 async fn run(backend: Arc<dyn Backend>, denylist: Arc<Denylist>, timeout: Duration, mut queue: mpsc::Receiver<Job>) {
     let mut jobs = Vec::new();
     while queue.recv_many(&mut jobs, BATCH).await > 0 {
+        #[cfg(feature = "metrics")]
+        let began: Vec<_> = jobs.iter().filter(|job| !job.changes.is_empty()).map(|job| job.began).collect();
         let batch: Vec<Change> = jobs.iter_mut().flat_map(|job| std::mem::take(&mut job.changes)).collect();
         if batch.is_empty() {
             // Only waiting for their turn, which this is.
@@ -80,6 +98,7 @@ async fn run(backend: Arc<dyn Backend>, denylist: Arc<Denylist>, timeout: Durati
         }
         // A backend that panics must not end revocation for good.
         let publish = AssertUnwindSafe(async { backend.publish(&batch).await }).catch_unwind();
+        let publish = spans::publish(batch.len(), jobs.iter().map(|job| &job.waiting), publish);
         let outcome = match tokio::time::timeout(timeout, publish).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(BackendError::new(
@@ -94,7 +113,11 @@ async fn run(backend: Arc<dyn Backend>, denylist: Arc<Denylist>, timeout: Durati
         match outcome {
             Ok(position) => {
                 // Durable first, then visible here, and only then "done".
-                denylist.apply(&batch);
+                #[cfg(feature = "metrics")]
+                began.iter().for_each(|began| crate::metrics::REVOKE_DURABLE.observe(began.elapsed()));
+                spans::apply(batch.len(), || denylist.apply(&batch));
+                #[cfg(feature = "metrics")]
+                began.iter().for_each(|began| crate::metrics::REVOKE_APPLIED.observe(began.elapsed()));
                 for job in jobs.drain(..) {
                     // A caller that has gone needs no answer.
                     let _ = job.done.send(Ok(position.clone()));

@@ -17,6 +17,7 @@ use crate::{
     backend::{Backend, BackendError, BackendErrorKind, Event, Position},
     denylist::Denylist,
     revocation::Change,
+    spans,
 };
 
 /// What the replica task says of itself.
@@ -193,7 +194,7 @@ impl<'a> Applier<'a> {
         self.done().await?;
         let few = changes.len() <= FEW;
         if few {
-            self.denylist.apply(&changes);
+            spans::apply(changes.len(), || self.denylist.apply(&changes));
             if !self.denylist.wants_maintenance() {
                 return Ok(());
             }
@@ -201,7 +202,7 @@ impl<'a> Applier<'a> {
         let list = Arc::clone(self.denylist);
         self.running = Some(tokio::task::spawn_blocking(move || {
             if !few {
-                list.apply(&changes);
+                spans::apply(changes.len(), || list.apply(&changes));
             }
             if list.wants_maintenance() {
                 list.maintain();

@@ -13,6 +13,7 @@ use super::{
     Identity, ScopeKeys,
     first_level::{self, CacheId},
 };
+use crate::counts::{Counts, Step};
 
 /// The size of the verified-token cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,16 +80,19 @@ impl TokenCache {
         Self(Some((CacheId::new(), cache)))
     }
 
-    /// The token, where it was verified under this epoch.
+    /// The token, where it was verified under this epoch; where it was found is counted.
     #[inline]
-    pub(crate) fn get(&self, token: &[u8], epoch: u64) -> Option<Arc<Verified>> {
+    pub(crate) fn get(&self, token: &[u8], epoch: u64, counts: &Counts) -> Option<Arc<Verified>> {
         let (id, tokens) = self.0.as_ref()?;
         if let Some(verified) = first_level::get(*id, token)
             && verified.epoch == epoch
         {
+            counts.step(Step::InThread);
             return Some(verified);
         }
-        Self::get_shared(*id, tokens, token, epoch)
+        let verified = Self::get_shared(*id, tokens, token, epoch)?;
+        counts.step(Step::Shared);
+        Some(verified)
     }
 
     fn get_shared(id: CacheId, tokens: &Tokens, token: &[u8], epoch: u64) -> Option<Arc<Verified>> {

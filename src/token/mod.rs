@@ -38,7 +38,7 @@ pub use self::{
 pub(crate) use self::{
     cache::Verified,
     question::{Known, Question},
-    source::{Asked, Found, Head, MissingClaims, check_fresh},
+    source::{Asked, Found, Head, check_fresh},
 };
 #[cfg(feature = "endpoint")]
 pub(crate) use self::{

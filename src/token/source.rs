@@ -17,6 +17,7 @@ use super::{
     strict::CompactJws,
 };
 use crate::{
+    counts::{Counts, Step},
     denylist::{Denylist, Found as Held, OutOfBounds, Why, bounds},
     policy::{MissingClaim, MissingIat, Policy, StaleRequests},
     reject::Rejection,
@@ -36,16 +37,15 @@ pub(crate) struct Head<'a> {
 pub(crate) struct Asked<'a> {
     pub(crate) denylist: &'a Denylist,
     pub(crate) policy: &'a Policy,
-    pub(crate) missing: &'a MissingClaims,
-    pub(crate) served_stale: &'a AtomicU64,
+    pub(crate) counts: &'a Counts,
 }
 
 impl<'a> Asked<'a> {
     /// Reads the clock, once there is a token to judge.
     #[inline]
     pub(crate) fn now(self) -> Context<'a> {
-        let Self { denylist, policy, missing, served_stale } = self;
-        Context { denylist, policy, missing, served_stale, now: denylist.now() }
+        let Self { denylist, policy, counts } = self;
+        Context { denylist, policy, counts, now: denylist.now() }
     }
 }
 
@@ -54,8 +54,7 @@ impl<'a> Asked<'a> {
 pub(crate) struct Context<'a> {
     pub(crate) denylist: &'a Denylist,
     pub(crate) policy: &'a Policy,
-    missing: &'a MissingClaims,
-    served_stale: &'a AtomicU64,
+    counts: &'a Counts,
     pub(crate) now: Moment,
 }
 
@@ -69,14 +68,6 @@ pub(crate) enum Found {
     Refused(Rejection, Arc<Verified>),
     /// A token of which what is at hand does not tell whether it may pass.
     Unclear(Box<Question>),
-}
-
-/// How many tokens left out a claim that revocation could go by.
-#[derive(Debug, Default)]
-pub(crate) struct MissingClaims {
-    pub(crate) jti: AtomicU64,
-    pub(crate) sid: AtomicU64,
-    pub(crate) iat: AtomicU64,
 }
 
 mod sealed {
@@ -115,7 +106,7 @@ pub(super) fn check_times(iat: Option<u64>, exp: Option<u64>, context: Context<'
 /// The policies for claims that are left out.
 #[inline]
 pub(super) fn check_claims(claims: &Claims<'_>, context: Context<'_>) -> Result<(), Rejection> {
-    let Context { policy, missing, .. } = context;
+    let Context { policy, counts: Counts { missing, .. }, .. } = context;
     // Counted whatever the policy is: the number says what a stricter one would do.
     let check = |there: bool, count: &AtomicU64, deny: bool, rejection| {
         if there {
@@ -169,7 +160,7 @@ fn serve_stale(doubt: Why, context: Context<'_>) -> Result<(), Rejection> {
     if doubt != Why::Stale || !serves || context.denylist.is_abandoned() {
         return Err(Rejection::Unknown(doubt));
     }
-    context.served_stale.fetch_add(1, Ordering::Relaxed);
+    context.counts.served_stale.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
 
@@ -287,6 +278,7 @@ impl<V: Verifier> Verify<V> {
 
     #[cold]
     fn verify(&self, token: &str, epoch: u64, context: Context<'_>) -> Result<Arc<Verified>, Rejection> {
+        context.counts.step(Step::NotCached);
         let identity = self.verifier.verify(token, context.now.unix())?;
         check_claims(&identity.claims(), context)?;
         let keys = identity.claims().keys(context.denylist.hasher());
@@ -314,14 +306,14 @@ impl<V: Verifier> sealed::Source for Verify<V> {
         // Before anything is looked at: what changes meanwhile makes the next request look again.
         let epoch = self.verifier.epoch();
         // A token that is equal to a verified one, byte for byte, was checked for its spelling too.
-        let known = if let Glance::Bearer(token) = glance { self.cache.get(token, epoch) } else { None };
+        let known = if let Glance::Bearer(token) = glance { self.cache.get(token, epoch, asked.counts) } else { None };
         let (verified, context) = match known {
             Some(verified) => (verified, asked.now()),
             None => {
                 let Some(credential) = self.extractor.find(head.headers, head.uri)? else { return Ok(Found::Nothing) };
                 let (token, context) = (credential.token(), asked.now());
                 let looked_up = glance == Glance::Bearer(token.as_bytes());
-                let known = if looked_up { None } else { self.cache.get(token.as_bytes(), epoch) };
+                let known = if looked_up { None } else { self.cache.get(token.as_bytes(), epoch, asked.counts) };
                 match (known, &self.opaque) {
                     (Some(verified), _) => (verified, context),
                     (None, Some(keys)) if !CompactJws::looks_like(token) => {

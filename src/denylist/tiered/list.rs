@@ -126,7 +126,10 @@ impl Denylist {
                 let now = self.now().unix();
                 let live: Vec<_> = changes.iter().filter(|change| change.retain_until() >= now).cloned().collect();
                 self.apply(&live);
-                tiered.answer(keys, changes)
+                let answers = tiered.answer(keys, changes);
+                let nothing = answers.values().filter(|entry| entry.records() == 0).count();
+                self.false_positives.fetch_add(nothing as u64, Ordering::Relaxed);
+                answers
             }
             (Some(tiered), None) => {
                 tiered.give_up(keys);
