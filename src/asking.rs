@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use crate::{
     ResponseFuture, RevocationLayer, RevocationService,
-    guard::Held,
+    guard::{Held, Line},
     response::{DenyResponse, Json},
     token::IdentitySource,
 };
@@ -114,7 +114,8 @@ impl<S, I, D> AskingService<S, I, D> {
                 let clone = self.checked.clone();
                 let mut ready = mem::replace(&mut self.checked, clone);
                 Err(Box::pin(async move {
-                    match guard.ask(*question).await {
+                    let line = Line { method: request.method(), uri: request.uri() };
+                    match guard.ask(*question, line).await {
                         Ok(passed) => ready.pass(request, &passed),
                         Err(rejection) => ready.refuse(rejection, request.headers()),
                     }

@@ -15,6 +15,8 @@ use crate::{
     response::{Challenge, Denial},
     token::{Asked, Found, Head, Identity, IdentitySource, Known, Question, Verified, check_fresh},
 };
+#[cfg(feature = "tracing")]
+use crate::{revocation::ScopeKind, spans};
 
 /// Decides whether a request may pass: finds its token, and asks the denylist.
 ///
@@ -49,6 +51,14 @@ pub(crate) enum Held {
     Refused(Rejection),
     /// Somebody has to be asked: see [`Guard::ask`].
     Unclear(Box<Question>),
+}
+
+/// What the log says of a request.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "only the log names it"))]
+pub(crate) struct Line<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) uri: &'a Uri,
 }
 
 /// A request that may pass.
@@ -116,7 +126,9 @@ impl<I: IdentitySource> Guard<I> {
         match self.judge(method, uri, headers, extensions) {
             Ok(passed) => Ok(passed),
             Err(Held::Refused(rejection)) => Err(rejection),
-            Err(Held::Unclear(question)) => self.refuse(Rejection::Unknown(Why::NotAsked), question.into_verified()),
+            Err(Held::Unclear(question)) => {
+                self.refuse(Rejection::Unknown(Why::NotAsked), question.into_verified(), Line { method, uri })
+            }
         }
     }
 
@@ -145,17 +157,17 @@ impl<I: IdentitySource> Guard<I> {
         match self.judge(method, uri, headers, extensions) {
             Ok(passed) => Ok(passed),
             Err(Held::Refused(rejection)) => Err(rejection),
-            Err(Held::Unclear(question)) => self.ask(*question).await,
+            Err(Held::Unclear(question)) => self.ask(*question, Line { method, uri }).await,
         }
     }
 
     /// Asks whoever can tell, and judges the request by what is known then.
-    pub(crate) async fn ask(&self, question: Question) -> Result<Passed, Rejection> {
+    pub(crate) async fn ask(&self, question: Question, line: Line<'_>) -> Result<Passed, Rejection> {
         let known = match question {
             Question::Backend(known) => known,
             Question::Elsewhere { told, verified } => match told.await {
                 Ok(known) => known,
-                Err(rejection) => return self.refuse(rejection, verified),
+                Err(rejection) => return self.refuse(rejection, verified, line),
             },
         };
         match self.check_known(&known).await {
@@ -163,7 +175,7 @@ impl<I: IdentitySource> Guard<I> {
                 self.counts.step(Step::Clear);
                 Ok(Passed { verified: known.into_verified() })
             }
-            Err(rejection) => self.refuse(rejection, known.into_verified()),
+            Err(rejection) => self.refuse(rejection, known.into_verified(), line),
         }
     }
 
@@ -200,6 +212,7 @@ impl<I: IdentitySource> Guard<I> {
         extensions: &Extensions,
     ) -> Result<Passed, Held> {
         let refused = |refused: Result<Passed, Rejection>| refused.map_err(Held::Refused);
+        let line = Line { method, uri };
         match self.source.judge(Head { uri, headers, extensions }, self.asked()) {
             Ok(Found::Clear(verified)) => {
                 self.counts.step(Step::Clear);
@@ -209,20 +222,37 @@ impl<I: IdentitySource> Guard<I> {
                 self.counts.step(Step::NoToken);
                 Ok(Passed::default())
             }
-            Ok(Found::Nothing) => refused(self.refuse(Rejection::NoToken, None)),
-            Ok(Found::Refused(rejection, verified)) => refused(self.refuse(rejection, Some(verified))),
+            Ok(Found::Nothing) => refused(self.refuse(Rejection::NoToken, None, line)),
+            Ok(Found::Refused(rejection, verified)) => refused(self.refuse(rejection, Some(verified), line)),
             Ok(Found::Unclear(question)) => Err(Held::Unclear(question)),
-            Err(rejection) => refused(self.refuse(rejection, None)),
+            Err(rejection) => refused(self.refuse(rejection, None, line)),
         }
     }
 
     #[cold]
-    fn refuse(&self, rejection: Rejection, verified: Option<Arc<Verified>>) -> Result<Passed, Rejection> {
+    #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "only the log names it"))]
+    fn refuse(
+        &self,
+        rejection: Rejection,
+        verified: Option<Arc<Verified>>,
+        line: Line<'_>,
+    ) -> Result<Passed, Rejection> {
         let shadow = self.policy.shadow;
         let count = if shadow { &self.counts.shadowed } else { &self.counts.refused };
         count.add(rejection);
         #[cfg(feature = "tracing")]
-        tracing::debug!(reason = rejection.as_str(), detail = %rejection, shadow, "request refused");
+        tracing::debug!(
+            http.request.method = %line.method,
+            url.path = %spans::Path(line.uri.path()),
+            http.response.status_code = rejection.status().as_u16(),
+            error.type = rejection.as_str(),
+            revocation.scope = rejection.scope().map(ScopeKind::as_str),
+            // Only what was verified is named.
+            revocation.issuer = verified.as_deref().map(|verified| verified.identity.iss()),
+            detail = %rejection,
+            shadow,
+            "request refused"
+        );
         // In shadow the service behind must see no difference, not even in who is calling.
         if shadow { Ok(Passed { verified }) } else { Err(rejection) }
     }

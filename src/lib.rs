@@ -80,7 +80,7 @@ mod layer;
 mod per_thread;
 mod random;
 mod service;
-#[cfg(feature = "sync")]
+#[cfg(any(feature = "sync", feature = "tracing"))]
 mod spans;
 
 #[cfg(feature = "sync")]

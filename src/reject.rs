@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use crate::{
     denylist::{Reason, Why},
+    revocation::ScopeKind,
     token::{ExtractError, VerifyError},
 };
 
@@ -78,6 +79,14 @@ impl Rejection {
             Self::Token(_) | Self::MissingJti | Self::MissingSid | Self::MissingIat | Self::NotVerified => {
                 "The access token is invalid"
             }
+        }
+    }
+
+    /// The kind of scope whose revocation, or cutoff, stands in the way, where one does.
+    pub const fn scope(self) -> Option<ScopeKind> {
+        match self {
+            Self::Revoked(Reason::Revoked(kind) | Reason::NoIssueTime(kind)) => Some(kind),
+            _ => None,
         }
     }
 

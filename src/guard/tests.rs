@@ -55,7 +55,7 @@ impl<F: Fn(&Denylist) -> Result<Known, Rejection> + Send + Sync + 'static> Site<
         match self.guard.judge(&Method::GET, &Uri::default(), &HeaderMap::new(), &Extensions::new()) {
             Err(Held::Unclear(question)) => {
                 self.clock.advance(takes);
-                self.guard.ask(*question).await
+                self.guard.ask(*question, Line { method: &Method::GET, uri: &Uri::default() }).await
             }
             Err(Held::Refused(rejection)) => Err(rejection),
             Ok(passed) => Ok(passed),

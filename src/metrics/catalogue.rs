@@ -113,13 +113,13 @@ catalogue! {
     CHECKS = Metric::counter("revoked_checks_total", &["verdict", "reason"], "Requests that were judged, by verdict and reason; in shadow mode the verdict counts, not what became of it.");
     REFUSED = Metric::counter("revoked_requests_refused_total", &["reason"], "Requests that were refused, at every door.");
     WOULD_REFUSE = Metric::counter("revoked_requests_would_refuse_total", &["reason"], "Requests that shadow mode let pass and that would have been refused.");
-    DENIALS = Metric::counter("revoked_denials_total", &["scope"], "Requests whose token is revoked, by the scope of the revocation; in shadow mode too.");
+    DENIALS = Metric::counter("revoked_denials_total", &["kind"], "Requests whose token is revoked, by the kind of the revoked scope; in shadow mode too.");
     SERVED_STALE = Metric::counter("revoked_requests_served_stale_total", &[], "Requests that were served while the denylist was stale.");
     MISSING_CLAIM = Metric::counter("revoked_tokens_missing_claim_total", &["claim"], "Tokens without a claim that revocation could go by, counted when they are verified.");
     TOKEN_CACHE = Metric::counter("revoked_token_cache_lookups_total", &["found"], "Look-ups in the cache of verified tokens, by where the token was: with the thread, with all threads, or nowhere.");
     FALSE_POSITIVES = Metric::counter("revoked_filter_false_positives_total", &[], "Keys of which the filter said maybe and that are not revoked.");
-    SCOPES = Metric::gauge("revoked_scopes", Unit::Count, &["scope"], "Scopes with a revocation.");
-    SCOPE_BYTES = Metric::gauge("revoked_scope_bytes", Unit::Bytes, &["scope"], "About what these scopes take in memory.");
+    SCOPES = Metric::gauge("revoked_scopes", Unit::Count, &["kind"], "Scopes with a revocation, by kind.");
+    SCOPE_BYTES = Metric::gauge("revoked_scope_bytes", Unit::Bytes, &["kind"], "About what these scopes take in memory.");
     RECORDS = Metric::gauge("revoked_records", Unit::Count, &[], "Records held, tombstones included.");
     BUDGET = Metric::gauge("revoked_records_budget", Unit::Count, &[], "Records that may be held.");
     STALENESS = Metric::gauge("revoked_staleness_seconds", Unit::Seconds, &[], "Age of the last moment at which this node was in step with the store; +Inf before the first.");

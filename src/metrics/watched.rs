@@ -36,7 +36,8 @@ impl Failures {
     /// Operation, kind and count of each.
     pub(crate) fn totals(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
         OPERATIONS.into_iter().zip(&self.0).flat_map(|(operation, kinds)| {
-            let count = move |(kind, count): (&'static str, &AtomicU64)| (operation, kind, count.load(Ordering::Relaxed));
+            let count =
+                move |(kind, count): (&'static str, &AtomicU64)| (operation, kind, count.load(Ordering::Relaxed));
             KINDS.into_iter().zip(kinds).map(count)
         })
     }

@@ -13,6 +13,7 @@ use tower_revocation::{
         EndpointName, Endpoints, FrontLayer, GlobalEndpoint, Incomplete, Mode, Profile, SessionEndpoint, SeveralUsers,
         SignedRequests, Switches, TokenEndpoint, UnknownUser, Wait, metadata::Metadata,
     },
+    metrics::Metrics,
     recorder::{Recorder, Replay},
     reject::Rejection,
     response::Denial,
@@ -37,7 +38,7 @@ pub struct Engine {
     revocations: Revocations,
     guard: Arc<Guard<Source>>,
     /// For claims that somebody in front has verified.
-    vouched: Guard<FromExtension<Identity>>,
+    vouched: Arc<Guard<FromExtension<Identity>>>,
     /// The same as `guard`, for operators who ask about a token: nothing is counted that no client sent.
     probe: Guard<Source>,
     extractor: Extractor,
@@ -202,7 +203,7 @@ impl Engine {
         let policy = parts::policy(&config);
         let guard = Guard::new(Arc::clone(denylist), source, policy).challenge(challenge.clone());
         let vouched = FromExtension::new().extractor(extractor.clone());
-        let vouched = Guard::new(Arc::clone(denylist), vouched, policy).challenge(challenge);
+        let vouched = Arc::new(Guard::new(Arc::clone(denylist), vouched, policy).challenge(challenge));
         let guard = Arc::new(guard);
         let probe = Guard::new(Arc::clone(denylist), probe, policy);
         let routes = Routes::new(&config, &revocations, &guard, &verifiers, learns.as_ref()).await?;
@@ -430,6 +431,11 @@ impl Engine {
             served_stale: guard.served_stale() + vouched.served_stale(),
             missing_claims,
         }
+    }
+
+    /// What is measured: of the doors, the replica and its store.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::of(&self.revocations).guard(Arc::clone(&self.guard)).guard(Arc::clone(&self.vouched))
     }
 
     /// Who users are, as the configuration has it now.

@@ -12,6 +12,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
+use tracing::Instrument as _;
 
 use crate::{
     admin::{self, Access, AdminListener},
@@ -137,7 +138,7 @@ impl Daemon {
         let listener = listening(config.listen, "listen", "main listener").await?;
         let answer = move |request| {
             let main = main.clone();
-            async move { main.answer(request).await }
+            async move { main.answer(request).await }.instrument(at("proxy"))
         };
         tokio::spawn(listen::serve(listener, acceptor, shared.with(connections), answer));
 
@@ -146,7 +147,7 @@ impl Daemon {
             let listener = listening(section.listen, "forward_auth.listen", "forward-auth").await?;
             let answer = move |request| {
                 let door = door.clone();
-                async move { door.answer(request).await }
+                async move { door.answer(request).await }.instrument(at("forward_auth"))
             };
             tokio::spawn(listen::serve(listener, None, shared.with(connections), answer));
         }
@@ -155,7 +156,7 @@ impl Daemon {
             let listener = listening(section.listen, "ext_authz.listen", "ext_authz").await?;
             let answer = move |request| {
                 let door = door.clone();
-                async move { door.answer(request).await }
+                async move { door.answer(request).await }.instrument(at("ext_authz"))
             };
             tokio::spawn(listen::serve(listener, None, shared.with(connections), answer));
         }
@@ -253,6 +254,11 @@ impl Daemon {
         }
         self.engine.revocations().shutdown().await;
     }
+}
+
+/// What the log says of a request besides.
+fn at(door: &'static str) -> tracing::Span {
+    tracing::debug_span!("request", revocation.door = door)
 }
 
 /// A listener, told of in the log: what asked for port 0 is found there.

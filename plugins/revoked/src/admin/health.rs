@@ -145,10 +145,7 @@ fn behind(place: &Position, newest: &Position) -> Option<Value> {
     Some(json!({ "amount": u64::try_from(amount).unwrap_or(u64::MAX), "unit": unit }))
 }
 
-/// The states that a node can be in, as far as this one can tell.
-pub(super) const STATES: [&str; 3] = ["live", "serves_stale", "silent"];
-
-/// Which one it is in.
+/// The state that a node is in, as far as this one can tell.
 pub(super) fn state(node: &Node) -> &'static str {
     match node.silent_for > node.status.lease {
         true => "silent",

@@ -63,6 +63,7 @@ struct Inner {
     engine: Arc<Engine>,
     access: Access,
     stop: CancellationToken,
+    exposition: metrics::Exposition,
     scans: Arc<Semaphore>,
     watchers: Arc<Semaphore>,
 }
@@ -71,7 +72,8 @@ impl AdminListener {
     /// The listener in front of this engine; `stop` ends what would go on for ever.
     pub fn new(engine: Arc<Engine>, access: Access, stop: CancellationToken) -> Self {
         let (scans, watchers) = (Arc::new(Semaphore::new(SCANS)), Arc::new(Semaphore::new(WATCHERS)));
-        Self { inner: Arc::new(Inner { engine, access, stop, scans, watchers }) }
+        let exposition = metrics::Exposition::of(&engine);
+        Self { inner: Arc::new(Inner { engine, access, stop, exposition, scans, watchers }) }
     }
 
     /// Answers a request.

@@ -41,6 +41,7 @@ mod verdict;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tracing::Instrument as _;
 
 use self::{connection::Connection, message::Checked, verdict::Verdict};
 use super::refusal::{Refusal, is_misrouted};
@@ -97,7 +98,8 @@ impl Spoe {
         if is_misrouted(&self.engine, method, uri) {
             return Verdict::Deny(Refusal::misrouted(uri.path()));
         }
-        match self.engine.judge(method, uri, headers, extensions).await {
+        let door = tracing::debug_span!("request", revocation.door = "spoe");
+        match self.engine.judge(method, uri, headers, extensions).instrument(door).await {
             Ok(passed) => Verdict::Allow(passed),
             Err(mut denial) => {
                 self.engine.denials().add(Door::Spoe, method, uri.path(), denial.rejection);
