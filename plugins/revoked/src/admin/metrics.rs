@@ -22,6 +22,9 @@ const WRONG_TOKENS: Metric =
 const ENDPOINT_ENABLED: Metric =
     Metric::gauge("revoked_endpoint_enabled", Unit::Count, &["endpoint"], "1 where the endpoint is on, else 0.");
 
+/// The metrics that only a daemon has.
+pub const OF_DAEMON: [Metric; 3] = [BUILD_INFO, WRONG_TOKENS, ENDPOINT_ENABLED];
+
 /// Upper bounds of the buckets of what is timed, in seconds.
 const BUCKETS: [f64; 14] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
@@ -37,7 +40,7 @@ fn recorder() -> Option<&'static PrometheusHandle> {
         let installed = installed
             .inspect_err(|error| tracing::error!(%error, "nothing is measured: another recorder is installed"))
             .ok()?;
-        OF_LIBRARY.iter().chain(&[BUILD_INFO, WRONG_TOKENS, ENDPOINT_ENABLED]).for_each(Metric::describe);
+        OF_LIBRARY.iter().chain(&OF_DAEMON).for_each(Metric::describe);
         Some(installed)
     };
     RECORDER.get_or_init(install).as_ref()

@@ -36,6 +36,7 @@ use tower_revocation::endpoint::PeerAddress;
 pub use self::{
     answer::AdminBody,
     auth::{Access, token_path},
+    metrics::OF_DAEMON,
 };
 use self::{
     answer::Problem,
