@@ -40,7 +40,8 @@ impl Verifier for Trusting {
 }
 
 fn token(sub: &str) -> String {
-    format!("aaaaaaaaaaaaaaaa.{sub}.bbbbbbbbbbbbbbbb")
+    // A cache goes by the end of a token.
+    format!("aaaaaaaaaaaaaaaa.{sub}.bbbbbbbbbbbbbbbb{sub}")
 }
 
 fn request(token: Option<&str>) -> Parts {
