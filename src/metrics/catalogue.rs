@@ -55,6 +55,7 @@ impl Metric {
         Self { name, kind: Kind::Gauge, unit, labels, help }
     }
 
+    #[cfg(feature = "sync")]
     const fn histogram(name: &'static str, help: &'static str) -> Self {
         Self { name, kind: Kind::Histogram, unit: Unit::Seconds, labels: &[], help }
     }
@@ -88,6 +89,7 @@ impl Metric {
     }
 
     /// Adds a value to a histogram.
+    #[cfg(feature = "sync")]
     pub(crate) fn observe(&self, value: std::time::Duration) {
         let key = self.key(&[]);
         metrics::with_recorder(|recorder| recorder.register_histogram(&key, &METADATA).record(value.as_secs_f64()));
