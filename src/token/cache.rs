@@ -37,6 +37,7 @@ impl TokenCacheConfig {
 }
 
 /// One verified token.
+#[derive(Clone)]
 pub(crate) struct Verified {
     token: Box<[u8]>,
     pub(crate) identity: Identity,
@@ -97,8 +98,7 @@ impl TokenCache {
 
     fn get_shared(id: CacheId, tokens: &Tokens, token: &[u8], epoch: u64) -> Option<Arc<Verified>> {
         let verified = tokens.get(&Token(token)).filter(|verified| verified.epoch == epoch)?;
-        first_level::insert(id, Arc::clone(&verified));
-        Some(verified)
+        Some(first_level::keep(id, &verified).unwrap_or(verified))
     }
 
     pub(crate) fn insert(&self, verified: Arc<Verified>) {

@@ -1,6 +1,7 @@
 //! Each thread's own few tokens, in front of the cache that all threads share.
 //!
-//! A hit costs a short hash and the comparison of the token: no lock, and no write that other threads wait for. Like the
+//! A hit costs a short hash and the comparison of the token: no lock, and no write that other threads wait for, since
+//! what is kept here is this thread's own copy. Like the
 //! cache behind it, it may forget whatever it likes, and says nothing of whether a token is still good: time, epoch and
 //! denylist are asked on every hit.
 
@@ -28,20 +29,23 @@ pub(super) fn get(cache: CacheId, token: &[u8]) -> Option<Arc<Verified>> {
     LEVEL.try_with(|level| level.try_borrow().ok()?.get(cache, token)).ok().flatten()
 }
 
-/// Keeps a token for this thread.
-pub(super) fn insert(cache: CacheId, verified: Arc<Verified>) {
-    let replaced = LEVEL.try_with(|level| level.try_borrow_mut().ok()?.insert(cache, verified));
+/// Keeps a copy of a token for this thread, where there is room for it, and returns it.
+pub(super) fn keep(cache: CacheId, verified: &Verified) -> Option<Arc<Verified>> {
+    let (kept, replaced) = LEVEL.try_with(|level| level.try_borrow_mut().ok()?.keep(cache, verified)).ok().flatten()?;
     drop(replaced);
+    Some(kept)
 }
 
 thread_local! {
-    static LEVEL: RefCell<Level> = const { RefCell::new(Level { slots: Vec::new(), seed: [0; 2] }) };
+    static LEVEL: RefCell<Level> = const { RefCell::new(Level { slots: Vec::new(), seed: [0; 2], turned_away: 0 }) };
 }
 
 struct Level {
     /// Empty until something is kept.
     slots: Vec<Option<Slot>>,
     seed: [u64; 2],
+    /// How many tokens found their set full.
+    turned_away: usize,
 }
 
 struct Slot {
@@ -52,6 +56,9 @@ struct Slot {
 
 const SETS: usize = 64;
 const WAYS: usize = 4;
+/// One in so many takes a place where its set is full: more tokens than there are places must not push each other out
+/// on every request.
+const ONE_IN: usize = 16;
 /// Longer tokens are left to the shared cache: what one thread holds stays within half a mebibyte.
 const MAX_TOKEN: usize = 2048;
 
@@ -64,8 +71,8 @@ impl Level {
         Some(Arc::clone(&found.verified))
     }
 
-    /// What it replaced, to be dropped outside.
-    fn insert(&mut self, cache: CacheId, verified: Arc<Verified>) -> Option<Slot> {
+    /// The copy that is kept, and what it replaced, to be dropped outside.
+    fn keep(&mut self, cache: CacheId, verified: &Verified) -> Option<(Arc<Verified>, Option<Slot>)> {
         if verified.token().len() > MAX_TOKEN {
             return None;
         }
@@ -76,11 +83,18 @@ impl Level {
         let hash = self.hash(verified.token())?;
         let slots = self.slots.get_mut(set(hash))?;
         let same = |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| slot.is(cache, verified.token()));
+        let place = slots.iter().position(same).or_else(|| slots.iter().position(Option::is_none));
+        if place.is_none() {
+            self.turned_away = self.turned_away.wrapping_add(1);
+            if !self.turned_away.is_multiple_of(ONE_IN) {
+                return None;
+            }
+        }
         // What came first goes first.
-        let oldest = slots.len().checked_sub(1)?;
-        let place = slots.iter().position(same).or_else(|| slots.iter().position(Option::is_none)).unwrap_or(oldest);
-        slots.get_mut(..=place)?.rotate_right(1);
-        slots.first_mut()?.replace(Slot { hash, cache, verified })
+        slots.get_mut(..=place.or_else(|| slots.len().checked_sub(1))?)?.rotate_right(1);
+        let kept = Arc::new(verified.clone());
+        let replaced = slots.first_mut()?.replace(Slot { hash, cache, verified: Arc::clone(&kept) });
+        Some((kept, replaced))
     }
 
     /// Of the token's end and length. Who could make many verified tokens fall together would only have them looked up
