@@ -36,6 +36,14 @@ impl<I, D> AskingLayer<I, D> {
     pub(crate) const fn new(layer: RevocationLayer<I, D>) -> Self {
         Self { layer }
     }
+
+    #[cfg(feature = "streams")]
+    pub(crate) fn open_streams(self, options: crate::streams::EndStreams) -> Self
+    where
+        I: IdentitySource,
+    {
+        Self { layer: self.layer.open_streams(options) }
+    }
 }
 
 impl<I, D: Clone> Clone for AskingLayer<I, D> {

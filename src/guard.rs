@@ -7,6 +7,8 @@ use std::{
 
 use http::{Extensions, HeaderMap, Method, Uri, header, request::Parts};
 
+#[cfg(feature = "streams")]
+use crate::token::Carried;
 use crate::{
     counts::{Counts, Step},
     denylist::{Denylist, Found as Listed, Why},
@@ -227,6 +229,17 @@ impl<I: IdentitySource> Guard<I> {
             Ok(Found::Unclear(question)) => Err(Held::Unclear(question)),
             Err(rejection) => refused(self.refuse(rejection, None, line)),
         }
+    }
+
+    #[cfg(feature = "streams")]
+    pub(crate) fn carried(&self, head: Head<'_>, passed: &Passed) -> Option<Carried> {
+        self.source.carried(head, &self.denylist, passed.verified.as_deref())
+    }
+
+    /// What challenges say, and whether they name the DPoP scheme.
+    #[cfg(feature = "streams")]
+    pub(crate) fn challenges(&self) -> (Arc<Challenge>, bool) {
+        (Arc::clone(&self.challenge), self.source.challenges_dpop())
     }
 
     #[cold]

@@ -2,6 +2,8 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
+#[cfg(feature = "streams")]
+use crate::streams::{EndStreams, Streams};
 use crate::{
     AskingLayer, Guard, RevocationService, denylist::Denylist, policy::Policy, response::Json, token::IdentitySource,
 };
@@ -16,9 +18,11 @@ use crate::{
 /// cannot be built without the word that something behind it does.
 #[must_use]
 pub struct RevocationLayer<I, D = Json> {
-    guard: Arc<Guard<I>>,
-    deny: D,
-    insert_identity: bool,
+    pub(crate) guard: Arc<Guard<I>>,
+    pub(crate) deny: D,
+    pub(crate) insert_identity: bool,
+    #[cfg(feature = "streams")]
+    pub(crate) streams: Option<Streams>,
 }
 
 impl<I: IdentitySource> RevocationLayer<I> {
@@ -36,7 +40,13 @@ impl<I: IdentitySource> RevocationLayer<I> {
 /// Several doors can share one guard, with its cache and counters.
 impl<I> From<Arc<Guard<I>>> for RevocationLayer<I> {
     fn from(guard: Arc<Guard<I>>) -> Self {
-        Self { guard, deny: Json, insert_identity: false }
+        Self {
+            guard,
+            deny: Json,
+            insert_identity: false,
+            #[cfg(feature = "streams")]
+            streams: None,
+        }
     }
 }
 
@@ -44,7 +54,13 @@ impl<I, D> RevocationLayer<I, D> {
     /// Answers refused requests with what `deny` builds: [`Json`], [`Bare`](crate::response::Bare), or a closure
     /// `|denial: Denial| -> Response<B>`.
     pub fn deny_with<E>(self, deny: E) -> RevocationLayer<I, E> {
-        RevocationLayer { guard: self.guard, deny, insert_identity: self.insert_identity }
+        RevocationLayer {
+            guard: self.guard,
+            deny,
+            insert_identity: self.insert_identity,
+            #[cfg(feature = "streams")]
+            streams: self.streams,
+        }
     }
 
     /// Puts the [`Identity`](crate::token::Identity) into the extensions of requests that pass, where the layer
@@ -61,6 +77,26 @@ impl<I, D> RevocationLayer<I, D> {
         AskingLayer::new(self)
     }
 
+    /// Whether it puts anything into the requests that pass.
+    #[inline]
+    pub(crate) const fn adds(&self) -> bool {
+        #[cfg(feature = "streams")]
+        let opens = self.streams.is_some();
+        #[cfg(not(feature = "streams"))]
+        let opens = false;
+        self.insert_identity || opens
+    }
+
+    /// Puts an opening into the requests that pass.
+    #[cfg(feature = "streams")]
+    pub(crate) fn open_streams(mut self, options: EndStreams) -> Self
+    where
+        I: IdentitySource,
+    {
+        self.streams = Some(self.guard.streams(options));
+        self
+    }
+
     /// The decision behind the layer, with its counters.
     pub const fn guard(&self) -> &Arc<Guard<I>> {
         &self.guard
@@ -69,7 +105,13 @@ impl<I, D> RevocationLayer<I, D> {
 
 impl<I, D: Clone> Clone for RevocationLayer<I, D> {
     fn clone(&self) -> Self {
-        Self { guard: Arc::clone(&self.guard), deny: self.deny.clone(), insert_identity: self.insert_identity }
+        Self {
+            guard: Arc::clone(&self.guard),
+            deny: self.deny.clone(),
+            insert_identity: self.insert_identity,
+            #[cfg(feature = "streams")]
+            streams: self.streams.clone(),
+        }
     }
 }
 
@@ -77,7 +119,7 @@ impl<S, I, D: Clone> Layer<S> for RevocationLayer<I, D> {
     type Service = RevocationService<S, I, D>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RevocationService::new(inner, Arc::clone(&self.guard), self.deny.clone(), self.insert_identity)
+        RevocationService::new(inner, self.clone())
     }
 }
 

@@ -61,6 +61,7 @@
 //! | `sqlite` | the embedded durable backend | |
 //! | `postgres` | users from PostgreSQL | |
 //! | `directory-file` | users from a TOML file, for the session and global routes | |
+//! | `streams` | `streams`: ends what is open when its token is revoked | |
 //! | `tracing` | events and spans through the `tracing` facade | |
 //! | `metrics` | numbers and times through the `metrics` facade | |
 //! | `full` | all of it | |
@@ -98,6 +99,8 @@ pub mod recorder;
 pub mod reject;
 pub mod response;
 pub mod revocation;
+#[cfg(feature = "streams")]
+pub mod streams;
 #[cfg(feature = "sync")]
 pub mod sync;
 pub mod time;

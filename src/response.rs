@@ -187,7 +187,7 @@ impl fmt::Display for ChallengeError {
 impl std::error::Error for ChallengeError {}
 
 /// The request's content type where it is gRPC or gRPC-Web: the answer carries the same.
-fn grpc_content_type(headers: &HeaderMap) -> Option<HeaderValue> {
+pub(crate) fn grpc_content_type(headers: &HeaderMap) -> Option<HeaderValue> {
     let value = headers.get(header::CONTENT_TYPE)?;
     let text = value.as_bytes();
     let rest = text.get(..16).filter(|head| head.eq_ignore_ascii_case(b"application/grpc")).map(|_| &text[16..])?;

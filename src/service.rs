@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, Response};
 use tower_service::Service;
 
 use crate::{
-    Guard, Passed, ResponseFuture,
+    Guard, Passed, ResponseFuture, RevocationLayer,
     reject::Rejection,
     response::{DenyResponse, Json},
     token::IdentitySource,
@@ -19,14 +19,12 @@ use crate::{
 /// Requests that pass cost no allocation and no box, and the response's body type stays as it is.
 pub struct RevocationService<S, I, D = Json> {
     inner: S,
-    guard: Arc<Guard<I>>,
-    deny: D,
-    insert_identity: bool,
+    layer: RevocationLayer<I, D>,
 }
 
 impl<S, I, D> RevocationService<S, I, D> {
-    pub(crate) const fn new(inner: S, guard: Arc<Guard<I>>, deny: D, insert_identity: bool) -> Self {
-        Self { inner, guard, deny, insert_identity }
+    pub(crate) const fn new(inner: S, layer: RevocationLayer<I, D>) -> Self {
+        Self { inner, layer }
     }
 
     /// The service inside.
@@ -37,7 +35,7 @@ impl<S, I, D> RevocationService<S, I, D> {
 
 impl<S, I, D> RevocationService<S, I, D> {
     pub(crate) const fn guard(&self) -> &Arc<Guard<I>> {
-        &self.guard
+        &self.layer.guard
     }
 
     #[inline]
@@ -46,8 +44,15 @@ impl<S, I, D> RevocationService<S, I, D> {
         S: Service<Request<ReqBody>>,
         I: IdentitySource,
     {
-        if let (true, Some(identity)) = (self.insert_identity, passed.identity()) {
+        if let (true, Some(identity)) = (self.layer.insert_identity, passed.identity()) {
             request.extensions_mut().insert(identity.clone());
+        }
+        #[cfg(feature = "streams")]
+        if let Some(streams) = &self.layer.streams {
+            let (uri, headers, extensions) = (request.uri(), request.headers(), request.extensions());
+            if let Some(opening) = self.layer.guard.opening(streams, uri, headers, extensions, passed) {
+                request.extensions_mut().insert(opening);
+            }
         }
         ResponseFuture::passed(self.inner.call(request))
     }
@@ -58,7 +63,7 @@ impl<S, I, D> RevocationService<S, I, D> {
         I: IdentitySource,
         D: DenyResponse<ResBody>,
     {
-        let mut response = self.deny.deny(self.guard.denial(rejection, headers));
+        let mut response = self.layer.deny.deny(self.layer.guard.denial(rejection, headers));
         response.extensions_mut().insert(rejection);
         ResponseFuture::refused(Ok(response))
     }
@@ -73,7 +78,7 @@ impl<S, I, D> RevocationService<S, I, D> {
 
 impl<S: Clone, I, D: Clone> Clone for RevocationService<S, I, D> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), Arc::clone(&self.guard), self.deny.clone(), self.insert_identity)
+        Self::new(self.inner.clone(), self.layer.clone())
     }
 }
 
@@ -93,9 +98,9 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        match self.guard.check(request.method(), request.uri(), request.headers(), request.extensions()) {
+        match self.layer.guard.check(request.method(), request.uri(), request.headers(), request.extensions()) {
             // Handed on as it came: each move of a request copies its head.
-            Ok(_) if !self.insert_identity => ResponseFuture::passed(self.inner.call(request)),
+            Ok(_) if !self.layer.adds() => ResponseFuture::passed(self.inner.call(request)),
             Ok(passed) => self.pass(request, &passed),
             Err(rejection) => self.refuse(rejection, request.headers()),
         }
@@ -106,7 +111,7 @@ impl<S: fmt::Debug, I: fmt::Debug, D> fmt::Debug for RevocationService<S, I, D> 
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RevocationService")
             .field("inner", &self.inner)
-            .field("guard", &self.guard)
+            .field("guard", &self.layer.guard)
             .finish_non_exhaustive()
     }
 }

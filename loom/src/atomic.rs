@@ -1,8 +1,11 @@
 //! loom's atomics in the place of `src/denylist/atomic.rs`.
 
-pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+pub(crate) use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU32, AtomicU64, Ordering, fence},
+};
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use loom::sync::atomic::AtomicUsize;
 
@@ -11,13 +14,13 @@ use loom::sync::atomic::AtomicUsize;
 /// A lock of loom's would order more than that and could hide a mistake. The list behind the index is only storage;
 /// no model switches threads while it is locked.
 pub(crate) struct Swap<T> {
-    values: Mutex<Vec<Arc<T>>>,
+    values: std::sync::Mutex<Vec<Arc<T>>>,
     current: AtomicUsize,
 }
 
 impl<T> Swap<T> {
     pub(crate) fn new(value: Arc<T>) -> Self {
-        Self { values: Mutex::new(vec![value]), current: AtomicUsize::new(0) }
+        Self { values: std::sync::Mutex::new(vec![value]), current: AtomicUsize::new(0) }
     }
 
     pub(crate) fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {

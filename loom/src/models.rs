@@ -282,3 +282,118 @@ fn clearing_a_kind_after_the_next_entry_of_it_came_is_caught() {
         world.visible.clear_kinds(KIND);
     });
 }
+
+mod open {
+    use std::task::{Wake, Waker};
+
+    use super::*;
+    use crate::open::{OpenStreams, Prints};
+
+    /// Tells that it was woken.
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Plain<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    struct Site {
+        world: Arc<World>,
+        open: OpenStreams<()>,
+    }
+
+    const PRINT: u64 = 1 << 8;
+
+    impl Site {
+        fn prints() -> Prints {
+            let mut prints = Prints::default();
+            prints[0] = Some(PRINT);
+            prints
+        }
+
+        /// What `Denylist::tell_streams` does.
+        fn tell(&self) {
+            self.open.notify(&[A], |_| (0..1, PRINT), |key, ()| Some(self.world.visible.find(*key).is_some()));
+        }
+
+        /// What `Denylist::register` does, and the first poll of the stream: whether it has ended.
+        fn register(&self) -> bool {
+            let ticket = self.open.register(&Self::prints(), ()).expect("there is room");
+            if self.world.denies(A) {
+                self.open.judge(&ticket, |_, ()| Some(self.world.visible.find(A).is_some()));
+            }
+            self.poll(&ticket)
+        }
+
+        /// The mistake: to look before registering.
+        fn register_late(&self) -> bool {
+            let denied = self.world.denies(A);
+            let ticket = self.open.register(&Self::prints(), ()).expect("there is room");
+            denied || self.poll(&ticket)
+        }
+
+        /// Whether it has ended, or has been woken by the time that the writer is done.
+        fn poll(&self, ticket: &crate::open::Ticket) -> bool {
+            let woken = Plain::new(Woken(std::sync::atomic::AtomicBool::new(false)));
+            if self.open.poll(ticket, &Waker::from(Plain::clone(&woken))) != 0 {
+                return true;
+            }
+            while !self.world.has_returned() {
+                thread::yield_now();
+            }
+            let woken = woken.0.load(std::sync::atomic::Ordering::Relaxed);
+            woken && self.open.poll(ticket, Waker::noop()) != 0
+        }
+    }
+
+    fn ends(write: fn(&Site), register: fn(&Site) -> bool) {
+        check(move || {
+            let site = Arc::new(Site { world: World::new(), open: OpenStreams::new(1, 1) });
+            let writer = {
+                let site = Arc::clone(&site);
+                thread::spawn(move || {
+                    write(&site);
+                    site.world.say_returned();
+                })
+            };
+            assert!(register(&site), "goes on for good");
+            assert!(writer.join().is_ok());
+        });
+    }
+
+    #[test]
+    fn l1_a_stream_that_opens_while_its_token_is_revoked_ends() {
+        ends(
+            |site| {
+                site.world.apply(A, None);
+                site.tell();
+            },
+            Site::register,
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "goes on for good")]
+    fn looking_before_registering_is_caught() {
+        ends(
+            |site| {
+                site.world.apply(A, None);
+                site.tell();
+            },
+            Site::register_late,
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "goes on for good")]
+    fn telling_before_the_entry_is_there_is_caught() {
+        ends(
+            |site| {
+                site.tell();
+                site.world.apply(A, None);
+            },
+            Site::register,
+        );
+    }
+}

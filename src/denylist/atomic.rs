@@ -1,6 +1,8 @@
 //! The atomics that the ordering rests on; the model-checking package puts its own in their place.
 
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+#[cfg(feature = "streams")]
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic::fence};
 
 use std::sync::Arc;
 

@@ -11,7 +11,11 @@ mod expiry;
 mod filter;
 mod freshness;
 mod mode;
+#[cfg(feature = "streams")]
+mod open;
 mod quota;
+#[cfg(feature = "streams")]
+pub(crate) mod streams;
 mod tiered;
 mod verdict;
 mod visible;
@@ -35,6 +39,8 @@ use std::{
     },
     time::Duration,
 };
+
+use smallvec::SmallVec;
 
 use self::{
     entries::{Entries, Entry},
@@ -141,6 +147,8 @@ pub struct Denylist {
     false_positives: AtomicU64,
     /// Whether a guard serves from a stale list, whatever the list's own policy is.
     serves_somewhere: AtomicBool,
+    #[cfg(feature = "streams")]
+    streams: streams::Streams,
 }
 
 struct Writer {
@@ -256,6 +264,8 @@ impl Denylist {
             reserved: AtomicU64::new(0),
             false_positives: AtomicU64::new(0),
             serves_somewhere: AtomicBool::new(false),
+            #[cfg(feature = "streams")]
+            streams: streams::Streams::default(),
         }
     }
 
@@ -360,9 +370,17 @@ impl Denylist {
 
     /// Whether what is held for `key` covers the token.
     fn covers_token(entry: &Entry, keys: &ScopeKeys, key: u128, missing_iat: MissingIat) -> Option<Reason> {
-        let cutoff = entry.cutoff()?;
         let kind = ScopeKey::from_u128(key).kind();
-        match keys.issued(kind) {
+        Self::entry_covers(entry, kind, keys.issued(kind), missing_iat)
+    }
+
+    /// Whether it covers a token of its scope that was issued then.
+    fn entry_covers(entry: &Entry, kind: ScopeKind, issued: Option<u64>, missing_iat: MissingIat) -> Option<Reason> {
+        Self::cutoff_covers(entry.cutoff()?, kind, issued, missing_iat)
+    }
+
+    fn cutoff_covers(cutoff: Cutoff, kind: ScopeKind, issued: Option<u64>, missing_iat: MissingIat) -> Option<Reason> {
+        match issued {
             _ if cutoff == Cutoff::FOREVER => Some(Reason::Revoked(kind)),
             Some(issued) => cutoff.covers(issued).then_some(Reason::Revoked(kind)),
             None => (missing_iat != MissingIat::Allow).then_some(Reason::NoIssueTime(kind)),
@@ -375,27 +393,32 @@ impl Denylist {
         self.visible.kinds()
     }
 
-    /// Merges changes in. When it returns, every check that starts later sees them.
+    /// Merges changes in. When it returns, every check that starts later sees them, and the streams that they end have
+    /// been told.
     ///
     /// Order and duplicates do not matter. The budget does not stop it: what the backend holds is enforced.
     pub fn apply(&self, changes: &[Change]) {
         for changes in changes.chunks(STRIDE) {
             let mut writer = self.lock();
-            for change in changes {
-                self.apply_one(&mut writer, change);
-            }
+            let mut changed = SmallVec::<[&Change; 8]>::new();
+            changed.extend(changes.iter().filter(|change| self.apply_one(&mut writer, change)));
             self.visible.announce();
+            drop(writer);
+            #[cfg(feature = "streams")]
+            self.tell_streams(&changed);
         }
     }
 
-    fn apply_one(&self, writer: &mut Writer, change: &Change) {
+    /// Whether that changed anything.
+    fn apply_one(&self, writer: &mut Writer, change: &Change) -> bool {
         let key = change.key();
         let number = key.as_u128();
         if let Some(tiered) = &self.tiered {
-            return self.apply_tiered(tiered, writer, change);
+            self.apply_tiered(tiered, writer, change);
+            return true;
         }
         let before = self.visible.find(number);
-        let Some(after) = Entry::merged(before.as_ref(), change) else { return };
+        let Some(after) = Entry::merged(before.as_ref(), change) else { return false };
         let kind = key.kind();
         let (held, until) = before.as_ref().map_or((0, None), |entry| (entry.records(), Some(entry.remember_until())));
 
@@ -413,6 +436,7 @@ impl Denylist {
             record.owners().iter().for_each(|owner| writer.quota_of(long).add(owner.as_u128()));
         }
         self.visible.put(number, 1 << kind as u32, after, writer.building.as_deref());
+        true
     }
 
     /// Whether it stays longer than the record of a token.
@@ -667,6 +691,8 @@ impl Denylist {
     #[cfg(feature = "sync")]
     pub(crate) fn abandon(&self) {
         self.freshness.abandon();
+        #[cfg(feature = "streams")]
+        self.tell_streams_of_staleness(self.now());
     }
 
     /// Whether a scope holds so many records that the next cutoff had better reach a little ahead.
@@ -679,6 +705,8 @@ impl Denylist {
     /// checks never wait for it, writers for milliseconds. Call it every few seconds, off the async threads.
     pub fn maintain(&self) {
         let now = self.now();
+        #[cfg(feature = "streams")]
+        self.tell_streams_of_staleness(now);
         let steady = {
             let mut writer = self.lock();
             writer.quota.turn(now.unix());

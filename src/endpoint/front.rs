@@ -112,6 +112,12 @@ impl<I: IdentitySource, D> FrontLayer<I, D> {
         Ok(self)
     }
 
+    /// Ends streams that are open when their token is revoked, too.
+    #[cfg(feature = "streams")]
+    pub fn end_streams(self, options: crate::streams::EndStreams) -> crate::streams::EndStreamsLayer<Self> {
+        crate::streams::EndStreamsLayer::around(Self { layer: self.layer.open_streams(options), ..self })
+    }
+
     /// Learns from the answers of the token endpoint at this path which tokens belong together.
     ///
     /// # Errors

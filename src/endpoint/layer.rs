@@ -32,6 +32,12 @@ impl<I: IdentitySource, D> EndpointLayer<I, D> {
         endpoints.check(layer.guard().denylist())?;
         Ok(Self { layer, endpoints: Arc::new(endpoints) })
     }
+
+    /// Ends streams that are open when their token is revoked, too.
+    #[cfg(feature = "streams")]
+    pub fn end_streams(self, options: crate::streams::EndStreams) -> crate::streams::EndStreamsLayer<Self> {
+        crate::streams::EndStreamsLayer::around(Self { layer: self.layer.open_streams(options), ..self })
+    }
 }
 
 impl<I, D: Clone> Clone for EndpointLayer<I, D> {

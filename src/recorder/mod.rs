@@ -40,7 +40,7 @@ use crate::{
     backend::BackendError,
     denylist::Verdict,
     policy::MissingIat,
-    revocation::{Scope, ScopeKey},
+    revocation::{REFRESHED, Scope, ScopeKey},
     sync::RevokeError,
     token::{ClaimNames, Claims, CompactJws, OpaqueKeys, VerifiedClaims as _, Verifier},
 };
@@ -551,7 +551,7 @@ impl Recorder {
             earlier.retain(|member| {
                 member.kind == MemberKind::Access && new.iter().all(|kept| kept.token != member.token)
             });
-            let ending = self.ending("refreshed", "recorder");
+            let ending = self.ending(REFRESHED, "recorder");
             self.revocations
                 .revoke_all(earlier.iter().map(|member| ending.of_token(grant, member)))
                 .await

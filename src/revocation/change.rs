@@ -54,6 +54,10 @@ pub struct Detail {
     pub revoked_at: u64,
 }
 
+/// The [`Detail::reason`] of a record that ends a token since a refresh put another one into its place. Its streams go on,
+/// unless they are to end then too.
+pub const REFRESHED: &str = "refreshed";
+
 /// The current version of the envelope.
 const VERSION: u8 = 1;
 const REVOKE: u8 = 0;
@@ -111,6 +115,12 @@ impl Record {
     /// Who, what, when and why.
     pub fn detail(&self) -> Detail {
         Detail::decode(&self.detail)
+    }
+
+    /// Whether it ends one token for no other reason than that a refresh put another one into its place.
+    #[cfg(feature = "streams")]
+    pub(crate) fn is_of_refresh(&self) -> bool {
+        self.key.kind().is_one_token() && self.detail().reason.as_deref() == Some(REFRESHED)
     }
 }
 

@@ -6,7 +6,7 @@ mod scope;
 mod state;
 
 pub use self::{
-    change::{Change, Detail, Lift, Record, Unreadable},
+    change::{Change, Detail, Lift, REFRESHED, Record, Unreadable},
     cutoff::{Cutoff, Lifetimes},
     scope::{Scope, ScopeHasher, ScopeKey, ScopeKind},
     state::ScopeState,
@@ -263,7 +263,11 @@ impl Revocation {
         let retain_until = match self.token_exp {
             _ if self.ban => u64::MAX,
             // A token's record may leave with the token; every other scope can match a token issued a moment ago.
-            Some(exp) if kind.is_one_token() => lifetimes.retain_token(exp),
+            Some(exp) if kind.is_one_token() => {
+                // A second longer than what a refresh leaves behind: that does not end streams, so that it must not count
+                // as saying what a revocation says, which would not be stored then.
+                lifetimes.retain_token(exp).saturating_add(u64::from(self.reason.as_deref() != Some(REFRESHED)))
+            }
             None if kind.is_one_token() => lifetimes.retain_token_issued(now),
             exp => {
                 let scope = lifetimes.retain_scope(cutoff.secs().filter(|at| *at > now).unwrap_or(now));

@@ -220,6 +220,26 @@ impl ScopeKeys {
         self.keys[place as usize]
     }
 
+    /// The same keys, as far as their kind has its bit in `kinds`.
+    #[cfg(feature = "streams")]
+    pub(crate) fn only(&self, kinds: u32) -> Self {
+        let clear = AtomicU64::new(0);
+        let mut keys = Self { keys: [0; Self::PLACES], clear, count: 0, kinds: 0, iat: self.iat, since: self.since };
+        self.among(kinds).for_each(|(_, key)| keys.put(ScopeKey::from_u128(key)));
+        keys
+    }
+
+    /// Takes in the keys of another name of the same token, as far as there is room.
+    #[cfg(feature = "streams")]
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.clear = AtomicU64::new(0);
+        for (_, key) in other.among(u32::MAX) {
+            if (self.count as usize) < Self::PLACES && !self.keys.contains(&key) {
+                self.put(ScopeKey::from_u128(key));
+            }
+        }
+    }
+
     /// Whom the token is for: its user, or its client where it names none.
     pub(crate) fn source(&self) -> Option<ScopeKey> {
         let keys = || self.keys[..self.count as usize].iter().map(|key| ScopeKey::from_u128(*key));

@@ -35,6 +35,8 @@ pub use self::{
     verifier::{Verifier, VerifyError},
 };
 
+#[cfg(feature = "streams")]
+pub(crate) use self::source::Carried;
 pub(crate) use self::{
     cache::Verified,
     question::{Known, Question},

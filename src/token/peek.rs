@@ -3,6 +3,10 @@ use super::{
     source::{Asked, Found, Head, Source, check_claims, check_revoked, check_times},
     strict::{ClaimNames, EncodedJws, Malformed, Members, Part},
 };
+#[cfg(feature = "streams")]
+use super::{Verified, source::Carried};
+#[cfg(feature = "streams")]
+use crate::denylist::Denylist;
 use crate::reject::Rejection;
 
 /// Says in so many words that a verifier runs behind this layer.
@@ -80,5 +84,17 @@ impl Source for Peek {
 
     fn challenges_dpop(&self) -> bool {
         self.extractor.challenges_dpop()
+    }
+
+    #[cfg(feature = "streams")]
+    fn carried(&self, head: Head<'_>, denylist: &Denylist, _: Option<&Verified>) -> Option<Carried> {
+        let jws = EncodedJws::split(self.extractor.token(head.headers, head.uri).ok()??).ok()?;
+        let (mut payload, mut members) = (Part::new(), Members::default());
+        jws.payload(&mut payload).ok()?;
+        members.read(&payload).ok()?;
+        let iss = members.string("iss").ok()??;
+        let (iss, names) = self.issuers.iter().find(|(name, _)| *name == iss)?;
+        let claims = members.claims(names).ok()?;
+        Some(Carried::of(&claims.as_claims(iss, jws.signing_input), denylist))
     }
 }

@@ -70,6 +70,21 @@ pub(crate) enum Found {
     Unclear(Box<Question>),
 }
 
+/// The token that a request carries, as far as its streams have to know.
+#[cfg(feature = "streams")]
+#[derive(Clone)]
+pub(crate) struct Carried {
+    pub(crate) keys: ScopeKeys,
+    pub(crate) exp: Option<u64>,
+}
+
+#[cfg(feature = "streams")]
+impl Carried {
+    pub(crate) fn of(claims: &Claims<'_>, denylist: &Denylist) -> Self {
+        Self { keys: claims.keys(denylist.hasher()), exp: claims.exp }
+    }
+}
+
 mod sealed {
     /// Says which token a request carries and whether it may pass.
     pub trait Source: Send + Sync + 'static {
@@ -80,6 +95,17 @@ mod sealed {
         /// Whether challenges name the DPoP scheme.
         #[doc(hidden)]
         fn challenges_dpop(&self) -> bool;
+
+        /// What the token of a request that passed can be revoked under. Asked only where streams are to end.
+        #[cfg(feature = "streams")]
+        #[doc(hidden)]
+        #[expect(private_interfaces, reason = "sealed: only this crate calls it")]
+        fn carried(
+            &self,
+            head: super::Head<'_>,
+            denylist: &super::Denylist,
+            verified: Option<&super::Verified>,
+        ) -> Option<super::Carried>;
     }
 }
 
@@ -228,6 +254,16 @@ impl<T: VerifiedClaims> sealed::Source for FromExtension<T> {
     fn challenges_dpop(&self) -> bool {
         self.extractor.challenges_dpop()
     }
+
+    #[cfg(feature = "streams")]
+    fn carried(&self, head: Head<'_>, denylist: &Denylist, _: Option<&Verified>) -> Option<Carried> {
+        let claims = head.extensions.get::<T>()?;
+        let exp = claims.claims().exp;
+        match claims.keys(denylist.hasher()) {
+            Some(keys) => Some(Carried { keys: keys.clone(), exp }),
+            None => Some(Carried::of(&claims.claims(), denylist)),
+        }
+    }
 }
 
 impl<T> fmt::Debug for FromExtension<T> {
@@ -336,6 +372,25 @@ impl<V: Verifier> sealed::Source for Verify<V> {
 
     fn challenges_dpop(&self) -> bool {
         self.extractor.challenges_dpop()
+    }
+
+    #[cfg(feature = "streams")]
+    fn carried(&self, head: Head<'_>, denylist: &Denylist, verified: Option<&Verified>) -> Option<Carried> {
+        let known = verified.map(|of| Carried { keys: of.keys.clone(), exp: of.identity.exp() });
+        let (Some(keys), Some(credential)) = (&self.opaque, self.extractor.find(head.headers, head.uri).ok()?) else {
+            return known;
+        };
+        let token = credential.token();
+        if CompactJws::looks_like(token) {
+            return known;
+        }
+        // It may be revoked under any of its digests.
+        let digests = keys.digests(token.as_bytes());
+        let digests = digests.map(|digest| Carried::of(&Claims::default().opaque(&digest), denylist));
+        known.into_iter().chain(digests).reduce(|mut all, more| {
+            all.keys.join(&more.keys);
+            all
+        })
     }
 }
 

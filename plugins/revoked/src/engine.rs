@@ -17,6 +17,7 @@ use tower_revocation::{
     recorder::{Recorder, Replay},
     reject::Rejection,
     response::Denial,
+    streams::EndStreamsLayer,
     sync::StartError,
     token::{ExtractError, Extractor, FromExtension, Identity, JwtVerifier, OpaqueKeys, Verify},
 };
@@ -53,6 +54,8 @@ pub struct Engine {
 /// The routes, as the configuration has them now.
 struct Routes {
     front: FrontLayer<Source>,
+    /// The same, and it ends what is open.
+    streaming: EndStreamsLayer<FrontLayer<Source>>,
     switches: Vec<Switch>,
     turns: Switches,
     directory: Arc<dyn Directory>,
@@ -80,6 +83,12 @@ pub struct Counts {
     pub served_stale: u64,
     /// Tokens without a claim, by its name.
     pub missing_claims: [(&'static str, u64); 3],
+    /// Streams that are registered as open, now.
+    pub open_streams: usize,
+    /// Streams that were ended.
+    pub ended_streams: u64,
+    /// Streams that shadow mode would have ended.
+    pub would_end_streams: u64,
 }
 
 /// A recorder, and the key of its digests.
@@ -366,6 +375,11 @@ impl Engine {
         self.routes.load().front.clone()
     }
 
+    /// The same, for a door that holds what requests open, and ends it.
+    pub fn streaming_front(&self) -> EndStreamsLayer<FrontLayer<Source>> {
+        self.routes.load().streaming.clone()
+    }
+
     /// The revocation endpoint that a request with this path is for.
     pub fn endpoint_at(&self, path: &str) -> Option<EndpointName> {
         self.routes.load().front.endpoint_at(path)
@@ -430,6 +444,9 @@ impl Engine {
             would_refuse: guard.would_refuse() + vouched.would_refuse(),
             served_stale: guard.served_stale() + vouched.served_stale(),
             missing_claims,
+            open_streams: guard.denylist().open_streams(),
+            ended_streams: guard.denylist().ended_streams(),
+            would_end_streams: guard.denylist().would_end_streams(),
         }
     }
 
@@ -576,7 +593,8 @@ impl Routes {
                 .recorder(learns.recorder.clone(), &section.token_endpoint)
                 .map_err(|error| Fault::new("recorder.token_endpoint", error))?;
         }
-        Ok(Self { front, switches, turns, directory })
+        let streaming = front.clone().end_streams(parts::end_streams(config)?);
+        Ok(Self { front, streaming, switches, turns, directory })
     }
 }
 
@@ -689,6 +707,7 @@ fn unlike(running: &Config, new: &Config) -> Vec<&'static str> {
     compare("admin", running.admin == new.admin);
     compare("backend", running.backend == new.backend);
     compare("staleness", running.staleness == new.staleness);
+    compare("streams", running.streams == new.streams);
     compare("tokens", running.tokens == new.tokens);
     compare("recorder", running.recorder == new.recorder);
     sections

@@ -13,7 +13,8 @@ use tower_revocation::{
     policy::{MissingClaim, MissingIat, NoToken, Policy},
     recorder::{MemoryStore, RecorderStore, SqliteStore},
     response::Challenge,
-    revocation::Lifetimes,
+    revocation::{Lifetimes, ScopeKind},
+    streams::EndStreams,
     sync::SyncConfig,
     token::{
         Algorithm, ClaimNames, Extractor, Identity, Issuer, JwksUrl, JwtVerifier, JwtVerifierBuilder, Keys, OpaqueKeys,
@@ -93,6 +94,26 @@ pub(crate) fn policy(config: &Config) -> Policy {
         config::MissingIat::Allow => MissingIat::Allow,
     };
     Policy::default().no_token(no_token).missing_jti(missing_jti).missing_iat(missing_iat)
+}
+
+/// What ends what is open.
+pub(crate) fn end_streams(config: &Config) -> Result<EndStreams, Fault> {
+    let section = &config.streams;
+    let kind = |name: &String| {
+        let found = ScopeKind::ALL.into_iter().find(|kind| kind.as_str() == name);
+        let all = || ScopeKind::ALL.map(ScopeKind::as_str).join(", ");
+        found.ok_or_else(|| Fault::new("streams.scopes", format!("{name:?} is none of {}", all())))
+    };
+    let kinds = section.scopes.iter().map(kind).collect::<Result<Vec<_>, _>>()?;
+    if section.end == config::OnOff::Off {
+        return Ok(EndStreams::off());
+    }
+    let options = EndStreams::default()
+        .grace(section.grace.0)
+        .at_expiry(section.at_expiry)
+        .on_refresh(section.on_refresh)
+        .when_stale(section.when_stale);
+    Ok(if kinds.is_empty() { options } else { options.scopes(kinds) })
 }
 
 /// Where tokens are taken from; the second: also from forms.

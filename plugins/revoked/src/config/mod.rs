@@ -53,6 +53,9 @@ pub struct Config {
     pub backend: Backend,
     /// What happens once this node has lost touch with the store.
     pub staleness: Staleness,
+    /// What ends what is open when its token is revoked.
+    #[serde(default)]
+    pub streams: Streams,
     /// Where tokens sit, and what they must be like.
     #[serde(default)]
     pub tokens: Tokens,
@@ -210,6 +213,47 @@ pub enum Then {
     Refuse,
     /// They are served from what the node last knew.
     Serve,
+}
+
+/// `[streams]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Streams {
+    /// Whether the main listener ends what is open when its token is revoked.
+    pub end: OnOff,
+    /// How long it goes on after the revocation.
+    pub grace: Span,
+    /// Whether it ends when its token has expired, too.
+    pub at_expiry: bool,
+    /// The kinds of scopes whose revocation ends it; default: all.
+    pub scopes: Vec<String>,
+    /// Whether it ends when a refresh put another token into the place of its own.
+    pub on_refresh: bool,
+    /// Whether it ends once requests are refused since the list is stale.
+    pub when_stale: bool,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            end: OnOff::On,
+            grace: Span::secs(0),
+            at_expiry: false,
+            scopes: Vec::new(),
+            on_refresh: false,
+            when_stale: true,
+        }
+    }
+}
+
+/// See `streams.end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnOff {
+    /// It does.
+    On,
+    /// It does not.
+    Off,
 }
 
 /// `[tokens]`

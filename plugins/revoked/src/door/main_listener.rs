@@ -9,6 +9,7 @@ use tower_layer::Layer as _;
 use tower_revocation::{
     reject::Rejection,
     response::{DenyResponse as _, Json},
+    streams::StreamBody,
     token::Identity,
 };
 use tower_service::Service;
@@ -45,14 +46,14 @@ impl MainListener {
     }
 
     /// Answers a request.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<ProxyBody> {
-        let front = self.behind.engine.front();
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<StreamBody<ProxyBody>> {
+        let front = self.behind.engine.streaming_front();
         // Told once: what a reload changes meanwhile counts for the next request.
-        let judged = front.judges(request.uri().path());
+        let judged = front.get_ref().judges(request.uri().path());
         let request = if self.behind.engine.reads_forms() && !judged {
             match form::show(request).await {
                 Ok(request) => request,
-                Err(status) => return plain(status),
+                Err(status) => return plain(status).map(StreamBody::new),
             }
         } else {
             request.map(ProxyBody::from)
@@ -69,7 +70,7 @@ impl MainListener {
     }
 }
 
-impl Service<Request<ProxyBody>> for Behind {
+impl Service<Request<StreamBody<ProxyBody>>> for Behind {
     type Response = Response<ProxyBody>;
     type Error = Infallible;
     type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
@@ -78,14 +79,14 @@ impl Service<Request<ProxyBody>> for Behind {
         task::Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<ProxyBody>) -> Self::Future {
+    fn call(&mut self, request: Request<StreamBody<ProxyBody>>) -> Self::Future {
         let behind = self.clone();
         Box::pin(async move { Ok(behind.pass(request).await) })
     }
 }
 
 impl Behind {
-    async fn pass(&self, mut request: Request<ProxyBody>) -> Response<ProxyBody> {
+    async fn pass(&self, mut request: Request<StreamBody<ProxyBody>>) -> Response<ProxyBody> {
         let engine = &self.engine;
         if engine.asks() && !self.judged {
             let identity = request.extensions().get::<Identity>();

@@ -15,7 +15,10 @@ use hyper_util::{
 };
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
-use tower_revocation::endpoint::PeerAddress;
+use tower_revocation::{
+    endpoint::PeerAddress,
+    streams::{Opening, StreamBody},
+};
 
 use super::main_listener::plain;
 use crate::{
@@ -32,9 +35,9 @@ pub(super) struct Proxy {
     authority: Authority,
     /// Put in front of each path; empty, or without a slash at its end.
     prefix: String,
-    http1: Client<HttpsConnector<HttpConnector>, ProxyBody>,
+    http1: Client<HttpsConnector<HttpConnector>, StreamBody<ProxyBody>>,
     /// For gRPC without TLS, which needs HTTP/2 from the first byte on.
-    http2: Client<HttpsConnector<HttpConnector>, ProxyBody>,
+    http2: Client<HttpsConnector<HttpConnector>, StreamBody<ProxyBody>>,
     always_http2: bool,
     response_timeout: Duration,
 }
@@ -88,7 +91,7 @@ impl Proxy {
     }
 
     /// Passes a request on, and its answer back.
-    pub(super) async fn forward(&self, mut request: Request<ProxyBody>) -> Response<ProxyBody> {
+    pub(super) async fn forward(&self, mut request: Request<StreamBody<ProxyBody>>) -> Response<ProxyBody> {
         if request.method() == Method::CONNECT {
             return plain(StatusCode::METHOD_NOT_ALLOWED);
         }
@@ -97,6 +100,7 @@ impl Proxy {
         };
         join_cookies(&mut request);
         let slot = request.extensions_mut().remove::<Arc<Slot>>();
+        let opening = request.extensions_mut().remove::<Opening>();
         let upgrade = upgrade_asked(&request);
         let from_client = upgrade.is_some().then(|| on(&mut request));
         forwarded(&mut request);
@@ -135,7 +139,7 @@ impl Proxy {
                 return plain(StatusCode::BAD_GATEWAY);
             };
             let protocol = response.headers().get(header::UPGRADE).cloned().unwrap_or(asked);
-            join(from_client, on(&mut response), slot);
+            join(from_client, on(&mut response), slot, opening.as_ref());
             strip(response.headers_mut());
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(header::UPGRADE, protocol);
@@ -157,7 +161,7 @@ impl Proxy {
 }
 
 /// The protocol that the client asks to change to, such as `websocket`. Only HTTP/1.1 has that.
-fn upgrade_asked(request: &Request<ProxyBody>) -> Option<HeaderValue> {
+fn upgrade_asked<B>(request: &Request<B>) -> Option<HeaderValue> {
     let asks = options(request.headers()).any(|option| option.eq_ignore_ascii_case("upgrade"));
     let protocol = request.headers().get(header::UPGRADE)?;
     // These would be connections whose requests nobody checks. Bytes: what is not text may be read as a list all the same.
@@ -206,7 +210,7 @@ fn strip(headers: &mut HeaderMap) {
 
 /// Leaves one name of the server in `Host`: that of the target where it has one (RFC 9112 §3.2.2, RFC 9113 §8.3.1). False
 /// where it cannot be told.
-fn one_host(request: &mut Request<ProxyBody>) -> bool {
+fn one_host<B>(request: &mut Request<B>) -> bool {
     if let Some(authority) = request.uri().authority() {
         let Some(name) = HeaderValue::from_str(authority.as_str()).ok().filter(|name| !name.as_bytes().contains(&b'@'))
         else {
@@ -222,7 +226,7 @@ fn one_host(request: &mut Request<ProxyBody>) -> bool {
 }
 
 /// Joins what HTTP/2 may split (RFC 9113 §8.2.3).
-fn join_cookies(request: &mut Request<ProxyBody>) {
+fn join_cookies<B>(request: &mut Request<B>) {
     let mut cookies = request.headers().get_all(header::COOKIE).iter();
     if request.version() != Version::HTTP_2 || cookies.nth(1).is_none() {
         return;
@@ -234,7 +238,7 @@ fn join_cookies(request: &mut Request<ProxyBody>) {
 }
 
 /// Says whose request it is and how it came. What the client itself says of that goes in front, or away.
-fn forwarded(request: &mut Request<ProxyBody>) {
+fn forwarded<B>(request: &mut Request<B>) {
     let peer = request.extensions().get::<PeerAddress>().map(|PeerAddress(peer)| peer.ip().to_canonical().to_string());
     let tls = request.extensions().get::<crate::listen::OverTls>().is_some();
     let headers = request.headers_mut();
@@ -260,14 +264,28 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Carries bytes both ways until both ends have nothing more to say. Till then the connection counts as open.
-fn join(client: OnUpgrade, server: OnUpgrade, slot: Option<Arc<Slot>>) {
+/// Carries bytes both ways until both ends have nothing more to say, or the token is revoked that the connection was opened
+/// with: then it is closed. Till then the connection counts as open.
+fn join(client: OnUpgrade, server: OnUpgrade, slot: Option<Arc<Slot>>, opening: Option<&Opening>) {
+    let mut open = opening.map(Opening::open);
+    let ended = async move {
+        match &mut open {
+            Some(open) => open.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    let carried = async {
+        let (Ok(client), Ok(server)) = tokio::join!(client, server) else { return Ok(()) };
+        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+        tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
+    };
     tokio::spawn(async move {
         let _slot = slot;
-        let (Ok(client), Ok(server)) = tokio::join!(client, server) else { return };
-        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
-            tracing::debug!(%error, "an upgraded connection ended early");
+        tokio::select! {
+            why = ended => tracing::debug!(reason = why.as_str(), "an upgraded connection was closed"),
+            carried = carried => if let Err(error) = carried {
+                tracing::debug!(%error, "an upgraded connection ended early");
+            },
         }
     });
 }
