@@ -23,7 +23,7 @@ use axum::{
 };
 use bytes::Bytes;
 use common::{ISSUER, eventually, listen, token, unix, verifier};
-use futures_util::{SinkExt as _, StreamExt as _, channel::mpsc, stream};
+use futures_util::{SinkExt as _, StreamExt as _, stream};
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, StreamBody as Frames};
 use hyper::body::Frame;
@@ -35,8 +35,10 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::mpsc,
     time::timeout,
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tower_revocation::{
     RevocationLayer, Revocations,
     policy::Policy,
@@ -256,11 +258,11 @@ async fn http2_streams_are_reset() {
 #[tokio::test]
 async fn an_upload_is_answered_401() {
     let site = serve().await;
-    let (mut sender, chunks) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
+    let (sender, chunks) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
     let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     let request = Request::post(format!("http://{}/upload", site.address))
         .header("authorization", format!("Bearer {}", token(json!({"jti": "1"}))))
-        .body(Frames::new(chunks))
+        .body(Frames::new(ReceiverStream::new(chunks)))
         .unwrap();
     let answer = tokio::spawn(client.request(request));
     sender.send(Ok(Frame::data(Bytes::from_static(b"part")))).await.unwrap();

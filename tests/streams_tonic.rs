@@ -18,10 +18,10 @@ use std::{
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use common::{ISSUER, eventually, listen, token, verifier};
-use futures_util::{SinkExt as _, Stream, StreamExt as _, channel::mpsc, future::BoxFuture};
+use futures_util::{Stream, StreamExt as _, future::BoxFuture};
 use serde_json::json;
-use tokio::time::timeout;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{
     Code, Request, Response, Status, Streaming,
     body::Body,
@@ -106,7 +106,7 @@ impl StreamingService<Bytes> for Echo {
     type ResponseStream = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
     type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
     fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
-        let (mut sender, receiver) = mpsc::channel(1);
+        let (sender, receiver) = mpsc::channel(1);
         let (mut messages, reading) = (request.into_inner(), Reading::new(&self.readers));
         // As most servers do it: what reads goes on whatever becomes of the answer.
         tokio::spawn(async move {
@@ -115,7 +115,7 @@ impl StreamingService<Bytes> for Echo {
                 let _ = sender.send(Ok(message)).await;
             }
         });
-        ready(Ok(Response::new(Box::pin(receiver))))
+        ready(Ok(Response::new(Box::pin(ReceiverStream::new(receiver)))))
     }
 }
 
@@ -235,8 +235,8 @@ async fn a_server_stream_ends_with_unauthenticated() {
 #[tokio::test]
 async fn a_bidirectional_call_ends_on_both_sides() {
     let site = serve().await;
-    let (mut sender, receiver) = mpsc::channel::<Bytes>(1);
-    let request = Site::request(receiver, "alice");
+    let (sender, receiver) = mpsc::channel::<Bytes>(1);
+    let request = Site::request(ReceiverStream::new(receiver), "alice");
     let answer = site.client().await.streaming(request, "/test.Echo/Both".parse().unwrap(), Raw);
     let mut answer = timeout(PATIENCE, answer).await.unwrap().unwrap().into_inner();
     sender.send(Bytes::from_static(b"hello")).await.unwrap();
@@ -253,10 +253,10 @@ async fn a_bidirectional_call_ends_on_both_sides() {
 #[tokio::test]
 async fn a_client_stream_ends_though_nothing_was_answered() {
     let site = serve().await;
-    let (mut sender, receiver) = mpsc::channel::<Bytes>(1);
+    let (sender, receiver) = mpsc::channel::<Bytes>(1);
     let mut client = site.client().await;
     let call = tokio::spawn(async move {
-        let request = Site::request(receiver, "alice");
+        let request = Site::request(ReceiverStream::new(receiver), "alice");
         client.client_streaming::<_, _, Bytes, _>(request, "/test.Echo/Sum".parse().unwrap(), Raw).await
     });
     sender.send(Bytes::from_static(b"hello")).await.unwrap();
