@@ -448,7 +448,8 @@ async fn a_revocation_before_the_registration_is_found() {
     let head = format!("GET / HTTP/1.1\r\nhost: t\r\nauthorization: Bearer {}\r\n\r\n", token(json!({"jti": "1"})));
     stream.write_all(head.as_bytes()).await.unwrap();
     let all = String::from_utf8(rest(&mut stream).await).unwrap();
-    assert!(all.starts_with("HTTP/1.1 200") && !all.ends_with("0\r\n\r\n"), "{all}");
+    // The connection may end before the head has left.
+    assert!(!all.ends_with("0\r\n\r\n"), "no clean end: {all}");
     assert_eq!((revocations.denylist().open_streams(), revocations.denylist().ended_streams()), (0, 1));
 }
 

@@ -135,7 +135,7 @@ impl ClientStreamingService<Bytes> for Echo {
 impl<B> tower::Service<http::Request<B>> for Echo
 where
     B: http_body::Body + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
@@ -237,7 +237,8 @@ async fn a_bidirectional_call_ends_on_both_sides() {
     let site = serve().await;
     let (sender, receiver) = mpsc::channel::<Bytes>(1);
     let request = Site::request(ReceiverStream::new(receiver), "alice");
-    let answer = site.client().await.streaming(request, "/test.Echo/Both".parse().unwrap(), Raw);
+    let mut client = site.client().await;
+    let answer = client.streaming(request, "/test.Echo/Both".parse().unwrap(), Raw);
     let mut answer = timeout(PATIENCE, answer).await.unwrap().unwrap().into_inner();
     sender.send(Bytes::from_static(b"hello")).await.unwrap();
     assert_eq!(timeout(PATIENCE, answer.message()).await.unwrap().unwrap().unwrap(), "hello");
