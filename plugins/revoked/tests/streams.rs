@@ -14,7 +14,7 @@ use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use site::{Site, bearer, eventually, get, soon, token::token};
+use site::{Site, bearer, eventually, get, send, soon, token::token};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -34,7 +34,8 @@ impl Watched {
     }
 
     async fn metric(&self, name: &str) -> u64 {
-        let metrics = get(self.admin, "/metrics", &[]).await.text();
+        let ask = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        let metrics = send(self.admin, ask).await.text();
         let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("revoked_{name} ")));
         line.unwrap_or_else(|| panic!("no {name}: {metrics}")).parse().unwrap()
     }
@@ -80,6 +81,7 @@ async fn server_sent_events_are_aborted() {
     let mut stream = begin(&site, "/sse", &token("1"), "", "hello").await;
     site.eventually_open(1).await;
     site.daemon.revoke(&token("1")).await;
+    assert_eq!(get(site.daemon.main, "/", &[&bearer(&token("1"))]).await.status, 401);
     assert_eq!(rest(&mut stream).await, b"", "no last chunk");
     site.eventually_open(0).await;
     eventually("the service behind is told", async || events.is_closed()).await;
@@ -128,7 +130,8 @@ async fn a_grpc_call_ends_with_unauthenticated() {
     site.daemon.revoke(&token("1")).await;
     let last = soon("the trailers", body.frame()).await.unwrap().unwrap();
     let trailers = last.into_trailers().unwrap();
-    assert_eq!((&trailers["grpc-status"], &trailers["grpc-message"]), (&"16", &"The access token was revoked"));
+    assert_eq!(trailers["grpc-status"], "16");
+    assert_eq!(trailers["grpc-message"], "The access token was revoked");
     site.eventually_open(0).await;
 }
 
