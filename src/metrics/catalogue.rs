@@ -120,6 +120,12 @@ catalogue! {
     MISSING_CLAIM = Metric::counter("revoked_tokens_missing_claim_total", &["claim"], "Tokens without a claim that revocation could go by, counted when they are verified.");
     TOKEN_CACHE = Metric::counter("revoked_token_cache_lookups_total", &["found"], "Look-ups in the cache of verified tokens, by where the token was: with the thread, with all threads, or nowhere.");
     FALSE_POSITIVES = Metric::counter("revoked_filter_false_positives_total", &[], "Keys of which the filter said maybe and that are not revoked.");
+    #[cfg(feature = "streams")]
+    OPEN_STREAMS = Metric::gauge("revoked_open_streams", Unit::Count, &[], "Answers, request bodies and connections that are open and end with their token.");
+    #[cfg(feature = "streams")]
+    STREAMS_ENDED = Metric::counter("revoked_streams_ended_total", &[], "Of these, those that were ended.");
+    #[cfg(feature = "streams")]
+    STREAMS_WOULD_END = Metric::counter("revoked_streams_would_end_total", &[], "Of these, those that shadow mode would have ended.");
     SCOPES = Metric::gauge("revoked_scopes", Unit::Count, &["kind"], "Scopes with a revocation, by kind.");
     SCOPE_BYTES = Metric::gauge("revoked_scope_bytes", Unit::Bytes, &["kind"], "About what these scopes take in memory.");
     RECORDS = Metric::gauge("revoked_records", Unit::Count, &[], "Records held, tombstones included.");

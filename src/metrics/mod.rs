@@ -169,6 +169,12 @@ impl Metrics {
     fn publish_denylist(&self) {
         let denylist = &self.denylist;
         catalogue::FALSE_POSITIVES.total(&[], denylist.false_positives());
+        #[cfg(feature = "streams")]
+        {
+            catalogue::OPEN_STREAMS.set(&[], denylist.open_streams() as f64);
+            catalogue::STREAMS_ENDED.total(&[], denylist.ended_streams());
+            catalogue::STREAMS_WOULD_END.total(&[], denylist.would_end_streams());
+        }
         for (kind, scopes) in denylist.scopes() {
             catalogue::SCOPES.set(&[kind.as_str()], scopes as f64);
         }
