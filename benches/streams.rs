@@ -30,6 +30,7 @@ use tower::{Layer as _, Service, service_fn};
 use tower_revocation::{
     RevocationLayer,
     denylist::{Denylist, DenylistConfig, Staleness},
+    response::Denial,
     revocation::{Change, Revocation, Scope},
     streams::{EndStreams, StreamBody},
     token::{Claims, FromExtension, Identity},
@@ -114,11 +115,7 @@ fn revoke(denylist: &Denylist, number: usize) -> Change {
 fn child(count: usize) {
     let denylist = denylist();
     let layer = RevocationLayer::new(Arc::clone(&denylist), FromExtension::<Identity>::new());
-    let layer = layer.deny_with(|denial: tower_revocation::response::Denial| {
-        panic!("refused: {}", denial.rejection);
-        #[expect(unreachable_code, reason = "its type")]
-        Response::new(StreamBody::new(Silent))
-    });
+    let layer = layer.deny_with(refused);
     let mut service = layer.end_streams(EndStreams::default()).layer(service_fn(silent));
     let woken = Arc::new(Woken(AtomicU64::new(0)));
     let waker = Waker::from(Arc::clone(&woken));
@@ -165,6 +162,11 @@ fn child(count: usize) {
     let register = spent.as_nanos() as f64 / count as f64;
     let (ended, nobody) = (Spread::of(ended).median, Spread::of(nobody).median);
     println!("{each} {register} {ended} {nobody} {wakes} {left}");
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as it is called")]
+fn refused(denial: Denial) -> Response<StreamBody<Silent>> {
+    panic!("refused: {}", denial.rejection)
 }
 
 fn silent<B>(_: Request<B>) -> Ready<Result<Response<Silent>, Infallible>> {
