@@ -56,7 +56,10 @@ impl Waiting {
 
 /// The write of one batch, for all of these.
 #[cfg(feature = "sync")]
-#[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "nobody listens"))]
+#[cfg_attr(
+    not(feature = "tracing"),
+    expect(unused_variables, clippy::needless_pass_by_value, reason = "nobody listens")
+)]
 pub(crate) fn publish<'a, F: Future>(
     changes: usize,
     waiting: impl Iterator<Item = &'a Waiting>,
