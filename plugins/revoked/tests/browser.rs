@@ -8,11 +8,12 @@ mod driver;
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
     thread,
 };
 
-use admin_common::{Daemon, ISSUER, TOKEN, eventually, http, jwt, unix};
+use admin_common::{Daemon, ISSUER, TOKEN, eventually, free_port, http, jwt, unix};
 use driver::{Browser, DOWN, ENTER, ESCAPE, TAB};
 use serde_json::{Value, json};
 
@@ -455,6 +456,52 @@ fn lists_stand_still_when_asked_to_and_a_daemon_that_was_away_is_followed_again(
     browser.sees(READY.0, READY.1);
     browser.sees("#list", "sid s2");
     assert_eq!(browser.text("#trouble"), "");
+}
+
+#[test]
+fn a_store_that_is_away_is_told_and_what_happened_meanwhile_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let store = || {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "yes"]);
+        command.args(["--appendfsync", "always", "--dir"]).arg(folder.path()).stdout(Stdio::null());
+        let running = Running(command.spawn().unwrap());
+        eventually("the store answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        running
+    };
+    let first = store();
+    let node = || Daemon::prepared(&format!("redis://127.0.0.1:{port}"), true, "").running();
+    let (daemon, other) = (node(), node());
+    let Some(browser) = opened(&daemon) else { return };
+    browser.run(
+        "window.said = []; const note = () => window.said.push(document.querySelector('#ready').textContent);
+         new MutationObserver(note).observe(document.querySelector('#ready'), { childList: true, characterData: true, subtree: true })",
+    );
+    drop(first);
+    browser.sees("#ready", "Not ready");
+    browser.sees("#trouble", "Not ready: ");
+    // The daemon is there, and goes on telling: it refuses now.
+    assert_eq!(daemon.through(&jwt(json!({}))), 503);
+    browser.sees("#denials", "stale");
+
+    let _second = store();
+    let asked = json!({ "scope": { "kind": "session", "sid": "meanwhile" } });
+    eventually("it can be recorded again", || other.call("POST", "/api/v1/revocations", asked.clone()).status == 200);
+    browser.sees("#list", "sid meanwhile");
+    browser.sees(READY.0, READY.1);
+    let said = browser.run("return window.said");
+    assert!(!said.as_array().unwrap().contains(&json!("No connection")), "{said}");
+    assert_eq!(browser.complaints(&[503]), [""; 0]);
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
