@@ -675,7 +675,7 @@ fn pictures() {
     let take = |name: &str| {
         browser.run("document.activeElement.blur()");
         let picture = browser.screenshot();
-        assert!(picture.len() < 200_000, "{name}: {} bytes", picture.len());
+        assert!(picture.len() < 200 * 1024, "{name}: {} bytes", picture.len());
         fs::write(pictures.join(name), picture).unwrap();
     };
     browser.screen(1200, 1060, false);

@@ -51,9 +51,9 @@ async fn send(inner: &Inner, sender: &Sender) -> io::Result<()> {
             let mut feed = revocations.backend().follow(revocations.status().applied, &*clock);
             while let Some(Ok(event)) = feed.next().await {
                 let mut told = tell_all(event);
-                if lost {
-                    // Nobody knows what was missed.
-                    (lost, told) = (false, vec![json!({ "event": "snapshot" })]);
+                if std::mem::take(&mut lost) {
+                    // Nobody knows what was missed; what this node has not applied yet is in no list, and follows.
+                    told.insert(0, json!({ "event": "snapshot" }));
                 }
                 if !tell(sender, &told).await? {
                     return Ok(());

@@ -11,6 +11,8 @@ let shownFor = '';
 let next = null;
 let newer = 0;
 let reading = 0;
+/** What happened while the list was being read: it may lack that. */
+let meanwhile = null;
 
 export function setUp() {
   for (const name of KIND_NAMES) byId('scope').append(element('option', { value: name }, name));
@@ -34,15 +36,21 @@ const wanted = () => {
 export async function load() {
   const mine = ++reading;
   shownFor = wanted();
+  meanwhile ??= [];
   try {
     const page = await call('GET', `/api/v1/revocations?${shownFor}`);
     // Another search has begun meanwhile.
     if (mine !== reading) return;
     newer = 0;
     byId('list').replaceChildren(...page.revocations.map(row));
+    const missed = meanwhile;
+    meanwhile = null;
+    for (const [event, paused] of missed) happened(event, paused);
     after(page);
   } catch (error) {
-    if (mine === reading) byId('list-said').replaceChildren(`The list could not be read: ${error.message}`);
+    if (mine !== reading) return;
+    meanwhile = null;
+    byId('list-said').replaceChildren(`The list could not be read: ${error.message}`);
   }
 }
 
@@ -79,6 +87,11 @@ function count() {
 
 /** What happened while the list is there. `paused`: it must not move. */
 export function happened(event, paused) {
+  if (meanwhile !== null) {
+    meanwhile.push([event, paused]);
+    if (meanwhile.length > MOST_ROWS) meanwhile.shift();
+    return;
+  }
   if (event.event === 'revoked') {
     const one = event.revocation;
     if (row.of(one.id)) return;
