@@ -83,7 +83,7 @@ impl World {
     }
 }
 
-/// What the verified-token cache keeps of one token, and what it does on a hit.
+/// What a token's keys remember of the last look at them.
 struct Cached(AtomicU64);
 
 impl Cached {
@@ -92,15 +92,9 @@ impl Cached {
     }
 
     fn denied(&self, world: &World, key: u128) -> bool {
-        let generation = world.visible.generation();
-        if self.0.load(Ordering::Relaxed) == generation {
-            return false;
-        }
-        if world.denies(key) {
-            return true;
-        }
-        self.0.store(generation, Ordering::Relaxed);
-        false
+        let is_clear = |generation| self.0.load(Ordering::Relaxed) == generation;
+        let look = || world.denies(key).then_some(());
+        world.visible.unless_clear(is_clear, look, |generation| self.0.store(generation, Ordering::Relaxed)).is_some()
     }
 
     /// The mistake: a verdict from before a change is kept under the generation after it.

@@ -330,16 +330,8 @@ impl Denylist {
     /// The revocation that covers a token. Whatever the clock says, what is held denies.
     #[inline]
     pub(crate) fn revoked(&self, keys: &ScopeKeys, missing_iat: MissingIat) -> Option<Found> {
-        // Before anything is looked at: what changes meanwhile makes the next check look again.
-        let generation = self.visible.generation();
-        if keys.are_clear(generation) {
-            return None;
-        }
-        let found = self.look(keys, missing_iat);
-        if found.is_none() {
-            keys.set_clear(generation);
-        }
-        found
+        let remember = |generation| keys.set_clear(generation);
+        self.visible.unless_clear(|now| keys.are_clear(now), || self.look(keys, missing_iat), remember)
     }
 
     fn look(&self, keys: &ScopeKeys, missing_iat: MissingIat) -> Option<Found> {

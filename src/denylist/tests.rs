@@ -19,11 +19,11 @@ use super::{
 use crate::{
     policy::MissingIat,
     revocation::{
-        Change, Cutoff, Detail, Lifetimes, Lift, Record, Revocation, RevocationId, Scope, ScopeKey, ScopeKind,
-        ScopeState,
+        Change, Cutoff, Detail, Lifetimes, Lift, Record, Revocation, RevocationId, Scope, ScopeHasher, ScopeKey,
+        ScopeKind, ScopeState,
     },
     time::{Clock, ManualClock, Moment},
-    token::{Claims, OpaqueKeys},
+    token::{Claims, Identity, OpaqueKeys},
 };
 
 const ISS: &str = "https://issuer.example/";
@@ -825,4 +825,49 @@ fn l7_an_older_moment_does_not_make_a_node_look_stale() {
     list.in_step_at(list.now());
     list.in_step_at(before);
     assert_eq!(list.staleness(), Some(Duration::ZERO));
+}
+
+/// What keys remember of one list says nothing to another, though both count their generations alike.
+#[test]
+fn l1_keys_that_are_clear_in_one_list_are_looked_up_in_another() {
+    let hasher = ScopeHasher::random();
+    let list = || {
+        let mut config = DenylistConfig::new(Staleness::refuse_after(Duration::from_secs(60)));
+        config.hasher = hasher.clone();
+        let list = Denylist::new(config);
+        list.in_step_at(list.now());
+        list
+    };
+    let (one, other) = (list(), list());
+    let now = one.now().unix();
+    let revoke = |list: &Denylist, sub: &str| {
+        let record = Revocation::new(Scope::subject("i", sub)).into_record(&hasher, list.lifetimes(), now);
+        list.apply(&[Change::Revoke(record)]);
+    };
+    revoke(&one, "bob");
+    revoke(&other, "alice");
+    let alice = Identity::with_keys(&Claims::new("i").sub("alice").iat(now).exp(now + 60), &hasher);
+    for _ in 0..2 {
+        assert_eq!(one.check(&alice), Verdict::Allow);
+        assert_eq!(other.check(&alice), Verdict::Deny(Reason::Revoked(ScopeKind::Subject)));
+    }
+    // Nor does it outlive a change.
+    revoke(&one, "alice");
+    assert_eq!(one.check(&alice), Verdict::Deny(Reason::Revoked(ScopeKind::Subject)));
+}
+
+/// Whether a cutoff covers a token without `iat` is a matter of policy: one guard's answer is not another's.
+#[test]
+fn keys_without_a_time_remember_nothing() {
+    let list = Denylist::new(DenylistConfig::new(Staleness::refuse_after(Duration::from_secs(60))));
+    let now = list.now();
+    list.in_step_at(now);
+    let record = Revocation::new(Scope::subject("i", "alice")).into_record(list.hasher(), list.lifetimes(), now.unix());
+    list.apply(&[Change::Revoke(record)]);
+    let keys = Claims::new("i").sub("alice").keys(list.hasher());
+    for _ in 0..2 {
+        assert_eq!(list.check_keys(&keys, MissingIat::Allow, now), Verdict::Allow);
+        let denied = Verdict::Deny(Reason::NoIssueTime(ScopeKind::Subject));
+        assert_eq!(list.check_keys(&keys, MissingIat::DenyIfCutoff, now), denied);
+    }
 }

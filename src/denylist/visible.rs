@@ -79,7 +79,27 @@ impl<M: Map> Visible<M> {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// The generation to cache a verdict under: read it *before* looking.
+    /// Reader: what `look` finds, unless it is known to find nothing under the present generation. That it found nothing
+    /// is to be remembered under the generation that was read *before* looking: what changes meanwhile makes the next
+    /// check look again.
+    #[inline]
+    pub(crate) fn unless_clear<R>(
+        &self,
+        is_clear: impl FnOnce(u64) -> bool,
+        look: impl FnOnce() -> Option<R>,
+        remember: impl FnOnce(u64),
+    ) -> Option<R> {
+        let generation = self.generation();
+        if is_clear(generation) {
+            return None;
+        }
+        let found = look();
+        if found.is_none() {
+            remember(generation);
+        }
+        found
+    }
+
     #[inline]
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
