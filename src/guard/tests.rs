@@ -27,6 +27,11 @@ impl<F: Fn(&Denylist) -> Result<Known, Rejection> + Send + Sync + 'static> Sourc
     fn challenges_dpop(&self) -> bool {
         false
     }
+
+    #[cfg(feature = "streams")]
+    fn carried(&self, _: Head<'_>, _: &Denylist, _: Option<&Verified>) -> Option<crate::token::Carried> {
+        None
+    }
 }
 
 struct Site<F> {
