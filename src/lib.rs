@@ -54,6 +54,7 @@
 //! | --- | --- | --- |
 //! | `jwt` | `token::JwtVerifier`: signed JWTs, with aws-lc | yes |
 //! | `endpoint` | the revocation routes, directories and the recorder (brings `sync`) | yes |
+//! | `signals` | Back-Channel Logout in and out, and security events (SSF, CAEP, RISC), pushed or polled | |
 //! | `mtls` | client authentication by certificate | |
 //! | `directory-file` | users from a TOML file | |
 //! | `sync` | backends, the replica task, `Revocations` (needs tokio) | with `endpoint` |

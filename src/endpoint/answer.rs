@@ -34,6 +34,20 @@ impl Answer {
         Self::new(status, json.into()).with(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
     }
 
+    /// 202: a security event token was taken (RFC 8935 §2.2).
+    #[cfg(feature = "signals")]
+    pub(super) fn accepted() -> Self {
+        Self::new(StatusCode::ACCEPTED, Bytes::new())
+    }
+
+    /// An error in the format of RFC 8935 §2.3. Both texts are fixed and hold no character that JSON would escape.
+    pub(super) fn set_error(status: StatusCode, err: &'static str, description: &'static str) -> Self {
+        let json = format!("{{\"err\":\"{err}\",\"description\":\"{description}\"}}");
+        Self::new(status, json.into())
+            .with(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .with(header::CONTENT_LANGUAGE, HeaderValue::from_static("en"))
+    }
+
     pub(super) fn new(status: StatusCode, body: Bytes) -> Self {
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -43,6 +57,11 @@ impl Answer {
 
     pub(super) const fn status(&self) -> StatusCode {
         self.status
+    }
+
+    #[cfg(feature = "signals")]
+    pub(super) const fn body(&self) -> &Bytes {
+        &self.body
     }
 
     pub(super) fn is_success(&self) -> bool {

@@ -7,6 +7,8 @@ use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body;
 use tower_service::Service;
 
+#[cfg(feature = "signals")]
+use super::plan::Intent;
 use super::{
     Answer, Client, EndpointName, Mode, Plan, Target,
     form::Form,
@@ -81,6 +83,16 @@ where
     }
 }
 
+/// Answers a request that needs nobody behind.
+#[cfg(feature = "signals")]
+pub(super) async fn take<B: Body>(front: Arc<Front>, target: Target, request: Request<B>) -> Answer {
+    let (head, body) = request.into_parts();
+    match front.plan(target, &head, body).await {
+        Ok(planned) => finished_alone(front, target, planned).await,
+        Err(refused) => refused,
+    }
+}
+
 /// How long the service behind may take where something is recorded after its answer. Half of the time after which
 /// other nodes believe that this one went down.
 const LONGEST_FORWARD: Duration = Duration::from_secs(30);
@@ -120,6 +132,10 @@ impl Front {
     /// that says nothing, or that the verifier does not accept, such as a refresh token.
     async fn plan<B: Body>(&self, target: Target, head: &Parts, body: B) -> Result<Planned, Answer> {
         let (plan, claimed) = self.endpoints.plan(target, head, body).await?;
+        #[cfg(feature = "signals")]
+        if target == Target::Endpoint(EndpointName::BackchannelLogout) {
+            return self.plan_logout(target, plan, claimed).await;
+        }
         let token = target == Target::Endpoint(EndpointName::Token);
         let Some(observed) = self.recorder.as_ref().filter(|_| token) else {
             return Ok(Planned { plan, claimed, announced: None, grants: Vec::new() });
@@ -132,6 +148,27 @@ impl Front {
                 Err(answer)
             }
         }
+    }
+
+    /// Where a session has grants with `offline_access`, which stay, its others end one by one: no scope tells them apart.
+    #[cfg(feature = "signals")]
+    async fn plan_logout(&self, target: Target, mut plan: Plan, claimed: Claimed) -> Result<Planned, Answer> {
+        let mut grants = Vec::new();
+        let spares = self.endpoints.logout.as_ref().is_some_and(|endpoint| endpoint.spares_offline());
+        if let Some(Observed { recorder, .. }) = self.recorder.as_ref().filter(|_| spares) {
+            let mut known = Vec::new();
+            for revocation in plan.intent.revocations() {
+                let Ok(grants) = recorder.grants_of(revocation.scope()).await else {
+                    return Err(self.endpoints.refuse(target, Some(&plan.client), Refusal::NotRecorded));
+                };
+                known.extend(grants);
+            }
+            if known.iter().any(|grant| grant.offline && !grant.ended) {
+                grants.extend(known.into_iter().filter(|grant| !grant.offline));
+                plan.intent = Intent::Nothing("offline_access");
+            }
+        }
+        Ok(Planned { plan, claimed, announced: None, grants })
     }
 
     /// The grants of the tokens of a request, all of them ones that the client may end.
@@ -231,5 +268,7 @@ const fn reason(target: Target) -> &'static str {
         EndpointName::Token => "token_revocation",
         EndpointName::Session => "session_revocation",
         EndpointName::Global => "global_token_revocation",
+        EndpointName::BackchannelLogout => "backchannel_logout",
+        EndpointName::Events => "security_event",
     }
 }

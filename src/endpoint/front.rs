@@ -101,6 +101,12 @@ impl<I: IdentitySource, D> FrontLayer<I, D> {
         &self.front.endpoints
     }
 
+    /// Takes events that are fetched; `None` where there is no events endpoint.
+    #[cfg(feature = "signals")]
+    pub fn event_receiver(&self) -> Option<super::EventReceiver> {
+        super::EventReceiver::front(Arc::clone(&self.front))
+    }
+
     /// Adds what is answered here to the server's metadata (RFC 8414).
     ///
     /// # Errors

@@ -83,6 +83,25 @@ impl Intake {
     }
 }
 
+/// For endpoints whose messages say by themselves who sends them: no client may call.
+#[cfg(feature = "signals")]
+pub(super) struct Nobody;
+
+#[cfg(feature = "signals")]
+impl ClientAuthenticator for Nobody {
+    fn authenticate<'a>(
+        &'a self,
+        _: &'a super::Presented,
+        _: Call<'a>,
+    ) -> futures_util::future::BoxFuture<'a, Result<Client, super::ClientError>> {
+        Box::pin(std::future::ready(Err(super::ClientError::Refused)))
+    }
+
+    fn accepts_basic(&self) -> bool {
+        false
+    }
+}
+
 impl fmt::Debug for Intake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Intake")

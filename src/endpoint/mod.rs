@@ -36,6 +36,8 @@ mod caller;
 mod certificate;
 mod client;
 mod coding;
+#[cfg(feature = "signals")]
+mod events;
 mod form;
 mod forward;
 mod front;
@@ -45,10 +47,16 @@ mod intake;
 mod json;
 mod layer;
 mod limit;
+#[cfg(feature = "signals")]
+mod logout;
 pub mod metadata;
 mod mode;
+#[cfg(feature = "signals")]
+mod notify;
 mod observe;
 mod plan;
+#[cfg(feature = "signals")]
+mod post;
 mod presented;
 mod profile;
 mod refusal;
@@ -58,6 +66,7 @@ mod responder;
 mod route;
 mod service;
 mod session;
+mod signal;
 mod signed;
 mod subject;
 mod switch;
@@ -102,6 +111,13 @@ pub use self::{
     users::SeveralUsers,
     wait::{Incomplete, Wait},
 };
+#[cfg(feature = "signals")]
+pub use self::{
+    events::{EventCounts, EventReceiver, EventsEndpoint, Poll, Polling, Transmitter},
+    logout::{BackchannelLogoutEndpoint, OfflineAccess},
+    notify::{LogoutNotices, LogoutSender},
+    post::SendError,
+};
 use crate::{Revocations, denylist::Denylist, revocation::Revocation, spans, sync::Intended};
 
 /// The revocation routes that are answered here. There are none until they are added.
@@ -117,6 +133,10 @@ pub struct Endpoints {
     token: Option<Arc<TokenEndpoint>>,
     session: Option<Arc<SessionEndpoint>>,
     global: Option<Arc<GlobalEndpoint>>,
+    #[cfg(feature = "signals")]
+    logout: Option<Arc<BackchannelLogoutEndpoint>>,
+    #[cfg(feature = "signals")]
+    events: Option<Arc<EventsEndpoint>>,
     #[cfg(feature = "mtls")]
     hearsay: certificate::Hearsay,
 }
@@ -142,6 +162,10 @@ impl Endpoints {
             token: None,
             session: None,
             global: None,
+            #[cfg(feature = "signals")]
+            logout: None,
+            #[cfg(feature = "signals")]
+            events: None,
             #[cfg(feature = "mtls")]
             hearsay: certificate::Hearsay::default(),
         }
@@ -169,6 +193,32 @@ impl Endpoints {
     pub fn global(mut self, endpoint: GlobalEndpoint) -> Self {
         self.global = Some(Arc::new(endpoint));
         self.routed()
+    }
+
+    /// Takes logout tokens (OpenID Connect Back-Channel Logout 1.0).
+    #[cfg(feature = "signals")]
+    pub fn backchannel_logout(mut self, endpoint: BackchannelLogoutEndpoint) -> Self {
+        self.logout = Some(Arc::new(endpoint));
+        self.routed()
+    }
+
+    /// Takes security events (RFC 8935, OpenID Shared Signals).
+    #[cfg(feature = "signals")]
+    pub fn events(mut self, endpoint: EventsEndpoint) -> Self {
+        self.events = Some(Arc::new(endpoint));
+        self.routed()
+    }
+
+    /// Takes events that are fetched; `None` where there is no events endpoint.
+    #[cfg(feature = "signals")]
+    pub fn event_receiver(&self) -> Option<EventReceiver> {
+        EventReceiver::alone(self.clone())
+    }
+
+    /// What the events endpoint has received, where there is one.
+    #[cfg(feature = "signals")]
+    pub fn event_counts(&self) -> Option<EventCounts> {
+        self.events.as_deref().map(EventsEndpoint::counts)
     }
 
     /// Gives a record of every decision to `sink`, before it is answered. There can be several.
@@ -211,6 +261,10 @@ impl Endpoints {
             (EndpointName::Token, self.token.as_deref().map(TokenEndpoint::route)),
             (EndpointName::Session, self.session.as_deref().map(SessionEndpoint::route)),
             (EndpointName::Global, self.global.as_deref().map(GlobalEndpoint::route)),
+            #[cfg(feature = "signals")]
+            (EndpointName::BackchannelLogout, self.logout.as_deref().map(BackchannelLogoutEndpoint::route)),
+            #[cfg(feature = "signals")]
+            (EndpointName::Events, self.events.as_deref().map(EventsEndpoint::route)),
         ];
         for (endpoint, own) in own {
             let usual = || self.profile.ways().path(endpoint).and_then(|path| Route::new(path).ok());
@@ -229,7 +283,13 @@ impl Endpoints {
         let token = self.token.as_deref().map(TokenEndpoint::clients);
         let session = self.session.as_deref().map(SessionEndpoint::clients);
         let global = self.global.as_deref().map(GlobalEndpoint::clients);
-        token.into_iter().chain(session).chain(global)
+        let all = token.into_iter().chain(session).chain(global);
+        #[cfg(feature = "signals")]
+        let all = {
+            let logout = self.logout.as_deref().map(BackchannelLogoutEndpoint::clients);
+            all.chain(logout).chain(self.events.as_deref().map(EventsEndpoint::clients))
+        };
+        all
     }
 
     /// Removes what the sender of a request may not say of certificates: neither we nor the service behind believe it.
@@ -245,8 +305,7 @@ impl Endpoints {
         if !Arc::ptr_eq(asked, self.revocations.denylist()) {
             return Err(EndpointError::OtherDenylist);
         }
-        let there = [self.token.is_some(), self.session.is_some(), self.global.is_some()];
-        for (endpoint, _) in EndpointName::ALL.into_iter().zip(there).filter(|(_, there)| *there) {
+        for endpoint in EndpointName::ALL.into_iter().filter(|endpoint| self.is_there(*endpoint)) {
             let Some((_, path)) = self.routes.iter().find(|(name, _)| *name == endpoint) else {
                 return Err(EndpointError::NoPath { endpoint });
             };
@@ -255,6 +314,20 @@ impl Endpoints {
             }
         }
         Ok(())
+    }
+
+    const fn is_there(&self, endpoint: EndpointName) -> bool {
+        match endpoint {
+            EndpointName::Token => self.token.is_some(),
+            EndpointName::Session => self.session.is_some(),
+            EndpointName::Global => self.global.is_some(),
+            #[cfg(feature = "signals")]
+            EndpointName::BackchannelLogout => self.logout.is_some(),
+            #[cfg(feature = "signals")]
+            EndpointName::Events => self.events.is_some(),
+            #[cfg(not(feature = "signals"))]
+            EndpointName::BackchannelLogout | EndpointName::Events => false,
+        }
     }
 
     /// The endpoint of a path; `None` for the paths of the service behind.
@@ -275,7 +348,7 @@ impl Endpoints {
             Ok(planned) => planned,
             Err(answer) => return answer,
         };
-        let ways = self.profile.ways();
+        let lost = self.answer_to(target, Refusal::NotRecorded);
         // To its end, also where nobody waits for the answer any more.
         let committed = tokio::spawn(spans::same(async move {
             let client = plan.client.clone();
@@ -289,7 +362,7 @@ impl Endpoints {
                 .await
                 .map_or_else(|refused| refused, |()| answer)
         }));
-        committed.await.unwrap_or_else(|_| Refusal::NotRecorded.answer(ways))
+        committed.await.unwrap_or(lost)
     }
 
     /// What a request to `target` comes to, and what of it counts once, or the answer to one that is refused.
@@ -298,11 +371,34 @@ impl Endpoints {
         let on = self.switches.is_on(target.endpoint());
         let claimed = Claimed::default();
         let context = Context { revocations: &self.revocations, claimed: &claimed, ways, on };
-        let planned = match (target, &self.token, &self.session, &self.global) {
-            (Target::Endpoint(EndpointName::Token), Some(token), ..) => token.plan(&context, head, body).await,
-            (Target::Endpoint(EndpointName::Session), _, Some(session), _) => session.plan(&context, head, body).await,
-            (Target::Endpoint(EndpointName::Global), .., Some(global)) => global.plan(&context, head, body).await,
-            _ => Err(Refused::from(Refusal::AmbiguousPath)),
+        // An endpoint that is not there has no path.
+        let ambiguous = || Err(Refused::from(Refusal::AmbiguousPath));
+        let planned = match target {
+            Target::Endpoint(EndpointName::Token) => match &self.token {
+                Some(token) => token.plan(&context, head, body).await,
+                None => ambiguous(),
+            },
+            Target::Endpoint(EndpointName::Session) => match &self.session {
+                Some(session) => session.plan(&context, head, body).await,
+                None => ambiguous(),
+            },
+            Target::Endpoint(EndpointName::Global) => match &self.global {
+                Some(global) => global.plan(&context, head, body).await,
+                None => ambiguous(),
+            },
+            #[cfg(feature = "signals")]
+            Target::Endpoint(EndpointName::BackchannelLogout) => match &self.logout {
+                Some(logout) => logout.plan(&context, head, body).await,
+                None => ambiguous(),
+            },
+            #[cfg(feature = "signals")]
+            Target::Endpoint(EndpointName::Events) => match &self.events {
+                Some(events) => events.plan(&context, head, body).await,
+                None => ambiguous(),
+            },
+            #[cfg(not(feature = "signals"))]
+            Target::Endpoint(EndpointName::BackchannelLogout | EndpointName::Events) => ambiguous(),
+            Target::Ambiguous(_) => ambiguous(),
         };
         match planned {
             Ok(plan) => Ok((plan, claimed)),
@@ -346,10 +442,20 @@ impl Endpoints {
 
     /// The answer to a request that is refused, once it is on record.
     fn refuse(&self, target: Target, client: Option<&Client>, refusal: Refusal) -> Answer {
-        let answer = refusal.answer(self.profile.ways());
+        let answer = self.answer_to(target, refusal);
         let done = Done { outcome: refusal.as_str(), ..Done::default() };
         self.log(target, client, &done, Reach::default(), &answer);
         answer
+    }
+
+    /// How an endpoint words a refusal.
+    fn answer_to(&self, target: Target, refusal: Refusal) -> Answer {
+        let ways = self.profile.ways();
+        match target.endpoint() {
+            EndpointName::Events => refusal.answer_to_set(ways),
+            EndpointName::BackchannelLogout => refusal.answer_to_logout(ways),
+            _ => refusal.answer(ways),
+        }
     }
 
     /// The answer to a request that is refused before it is an endpoint's.
@@ -372,7 +478,7 @@ impl Endpoints {
             Ok(()) => success,
             Err(refusal) => {
                 done.outcome = refusal.as_str();
-                refusal.answer(self.profile.ways())
+                self.answer_to(target, refusal)
             }
         };
         self.listeners.revoked(&done.revocations);

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::{Answer, Client, refusal::Refusal};
+#[cfg(feature = "signals")]
+use crate::sync::Account;
 use crate::{
     Revocations,
     revocation::{Revocation, ScopeKind},
@@ -35,6 +37,9 @@ pub(super) struct Reach {
 pub(super) enum Intent {
     /// Revoke these in one write: all of them or none.
     Revoke(Vec<Revocation>),
+    /// Revoke these as [`Intent::Revoke`] does, and disable or enable accounts besides.
+    #[cfg(feature = "signals")]
+    Accounts(Vec<Account>, Vec<Revocation>),
     /// Nothing, and the answer does not say so; why is for the logs.
     Nothing(&'static str),
 }
@@ -88,8 +93,22 @@ impl Intent {
     pub(super) fn revocations(&self) -> &[Revocation] {
         match self {
             Self::Revoke(revocations) => revocations,
+            #[cfg(feature = "signals")]
+            Self::Accounts(_, revocations) => revocations,
             Self::Nothing(_) => &[],
         }
+    }
+
+    /// Disables and enables accounts, as far as it is about such.
+    async fn settle_accounts(&self, revocations: &Revocations) -> Result<bool, Refusal> {
+        #[cfg(feature = "signals")]
+        if let Self::Accounts(accounts, _) = self {
+            revocations.settle_accounts(accounts).await.map_err(|_| Refusal::NotRecorded)?;
+            return Ok(true);
+        }
+        #[cfg(not(feature = "signals"))]
+        let _ = revocations;
+        Ok(false)
     }
 
     /// Makes it durable that this, and what comes with it, is about to be done.
@@ -110,8 +129,14 @@ impl Intent {
         announced: Option<Intended>,
         besides: Vec<Revocation>,
     ) -> (Done, Result<(), Refusal>) {
+        let settled = match self.settle_accounts(revocations).await {
+            Ok(settled) => settled,
+            Err(refusal) => return (Done::default(), Err(refusal)),
+        };
         let (mut all, nothing) = match self {
             Self::Revoke(all) => (all, "covered"),
+            #[cfg(feature = "signals")]
+            Self::Accounts(_, all) => (all, "covered"),
             Self::Nothing(why) => (Vec::new(), why),
         };
         let both = all.iter().chain(&besides).cloned();
@@ -124,6 +149,7 @@ impl Intent {
                 all.extend(besides.into_iter().filter(|revocation| !revocation.is_implied()));
                 (Done { revocations: all, outcome: "recorded" }, Ok(()))
             }
+            Ok(false) if settled => (Done { outcome: "recorded", ..Done::default() }, Ok(())),
             Ok(false) => (Done { outcome: nothing, ..Done::default() }, Ok(())),
             Err(_) => (Done::default(), Err(Refusal::NotRecorded)),
         }

@@ -11,6 +11,8 @@ use super::{EndpointName, SeveralUsers, UnknownUser, Unowned};
 /// | token revocation | `/oauth/revoke` | `/jans-auth/restv1/revoke` | `/oauth/revoke` |
 /// | session revocation | `/oauth/revoke_session` | `/jans-auth/restv1/revoke_session` | no path of its own |
 /// | global token revocation | `/oauth/global-token-revocation` | `/jans-auth/restv1/global-token-revocation` | no path of its own |
+/// | logout tokens | `/backchannel_logout` | the same | the same |
+/// | security events | `/events` | the same | the same |
 /// | scope missing | 403 `insufficient_scope` | 401 `invalid_request` | as the standard |
 /// | unknown user, global | 404 | 204 | 404 |
 /// | no token at all to revoke | 200 | 200 | 400 `unsupported_token_type` |
@@ -146,6 +148,8 @@ impl Ways {
             EndpointName::Token => Some(self.token_path),
             EndpointName::Session => self.session_path,
             EndpointName::Global => self.global_path,
+            EndpointName::BackchannelLogout => Some("/backchannel_logout"),
+            EndpointName::Events => Some("/events"),
         }
     }
 }

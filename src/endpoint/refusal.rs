@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Answer, profile::Ways};
+use super::{Answer, profile::Ways, signal::Fault};
 
 /// Why an endpoint does not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,12 @@ pub(super) enum Refusal {
     AccessToken,
     /// The access token is good but does not allow this (RFC 6750 §3.1).
     Scope,
+    /// A logout token or a security event token that is not acted on.
+    #[cfg_attr(not(feature = "signals"), allow(dead_code, reason = "none are taken"))]
+    Signal(Fault),
+    /// More events than are taken at once.
+    #[cfg_attr(not(feature = "signals"), allow(dead_code, reason = "none are taken"))]
+    TooFast,
     /// Too many authentications failed of late.
     TooManyFailures {
         /// In seconds.
@@ -137,6 +143,33 @@ impl Refusal {
                 answer.with(header::WWW_AUTHENTICATE, ways.basic_challenge.clone())
             }
             Self::TooManyFailures { retry_after } => answer.with(header::RETRY_AFTER, retry_after.into()),
+            Self::TooFast => answer.with(header::RETRY_AFTER, RETRY_AFTER),
+            _ if self.is_passing() => answer.with(header::RETRY_AFTER, RETRY_AFTER),
+            _ => answer,
+        }
+    }
+
+    /// As OpenID Connect Back-Channel Logout 1.0 §2.8 has it: what is wrong with a request is 400.
+    pub(super) fn answer_to_logout(self, ways: &Ways) -> Answer {
+        match self.status(ways) {
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::PAYLOAD_TOO_LARGE => self.answer(ways),
+            status if status.is_client_error() => {
+                Answer::error(StatusCode::BAD_REQUEST, "invalid_request", self.description())
+            }
+            _ => self.answer(ways),
+        }
+    }
+
+    /// As RFC 8935 §2.3 has it: what is wrong with a SET, or its sender, is 400 with a code of its own.
+    pub(super) fn answer_to_set(self, ways: &Ways) -> Answer {
+        let err = match self {
+            Self::Signal(fault) => fault.err(),
+            _ => "invalid_request",
+        };
+        let answer = Answer::set_error(self.status(ways), err, self.description());
+        match self {
+            Self::Method => answer.with(header::ALLOW, HeaderValue::from_static("POST")),
+            Self::TooFast => answer.with(header::RETRY_AFTER, RETRY_AFTER),
             _ if self.is_passing() => answer.with(header::RETRY_AFTER, RETRY_AFTER),
             _ => answer,
         }
@@ -163,7 +196,7 @@ impl Refusal {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Client { .. } | Self::AccessToken | Self::Assertion => StatusCode::UNAUTHORIZED,
-            Self::TooManyFailures { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyFailures { .. } | Self::TooFast => StatusCode::TOO_MANY_REQUESTS,
             Self::NoScope { .. } => ways.no_scope.0,
             Self::Off | Self::UnknownCaller | Self::Scope => StatusCode::FORBIDDEN,
             Self::UnknownUser => StatusCode::NOT_FOUND,
@@ -188,7 +221,7 @@ impl Refusal {
             Self::PublicClient => "unauthorized_client",
             Self::Nameless | Self::Undecodable => "unsupported_token_type",
             Self::UnknownUser => "not_found",
-            Self::TooManyFailures { .. } => "temporarily_unavailable",
+            Self::TooManyFailures { .. } | Self::TooFast => "temporarily_unavailable",
             _ if self.is_passing() => "temporarily_unavailable",
             _ => "invalid_request",
         }
@@ -228,6 +261,8 @@ impl Refusal {
             Self::AccessToken => "The access token is invalid",
             Self::Scope => "The access token lacks the scope for this",
             Self::TooManyFailures { .. } => "Too many authentications failed; try again later",
+            Self::Signal(fault) => fault.description(),
+            Self::TooFast => "Too many events at once; try again",
             Self::NoCriterion => "The parameters user_criterion_key and user_criterion_value are required",
             Self::NoSubject => "The member sub_id is required",
             Self::Subject => "The subject identifier is malformed or of a format that is not supported",
@@ -290,6 +325,8 @@ impl Refusal {
             Self::AccessToken => "invalid_token",
             Self::Scope => "insufficient_scope",
             Self::TooManyFailures { .. } => "too_many_failures",
+            Self::Signal(fault) => fault.as_str(),
+            Self::TooFast => "too_many_events",
         }
     }
 }

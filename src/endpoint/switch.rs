@@ -18,11 +18,15 @@ pub enum EndpointName {
     Session,
     /// Global token revocation (draft-parecki-oauth-global-token-revocation).
     Global,
+    /// The receiver of logout tokens (OpenID Connect Back-Channel Logout 1.0).
+    BackchannelLogout,
+    /// The receiver of security events (RFC 8935).
+    Events,
 }
 
 impl EndpointName {
     /// Every endpoint.
-    pub const ALL: [Self; 3] = [Self::Token, Self::Session, Self::Global];
+    pub const ALL: [Self; 5] = [Self::Token, Self::Session, Self::Global, Self::BackchannelLogout, Self::Events];
 
     /// The name used in configuration, logs and records.
     pub const fn as_str(self) -> &'static str {
@@ -30,6 +34,8 @@ impl EndpointName {
             Self::Token => "token",
             Self::Session => "session",
             Self::Global => "global",
+            Self::BackchannelLogout => "backchannel_logout",
+            Self::Events => "events",
         }
     }
 }

@@ -187,6 +187,9 @@ impl TokenEndpoint {
             match self.one(context, client, token, by_jti).await? {
                 Intent::Nothing(nothing) => why = nothing,
                 Intent::Revoke(some) => each.extend(some),
+                // No token is an account.
+                #[cfg(feature = "signals")]
+                Intent::Accounts(_, some) => each.extend(some),
             }
         }
         Ok(if each.is_empty() { Intent::Nothing(why) } else { Intent::Revoke(each) })

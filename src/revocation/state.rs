@@ -101,6 +101,12 @@ impl ScopeState {
         self.live.iter().map(|live| live.id)
     }
 
+    /// The cutoff of the live revocation with this id.
+    #[cfg(feature = "signals")]
+    pub(crate) fn cutoff_of(&self, id: RevocationId) -> Option<Cutoff> {
+        self.live.binary_search_by_key(&id, |live| live.id).ok().map(|at| self.live[at].cutoff)
+    }
+
     /// The changes that lead to this state, each of one id, as far as they must be remembered at `now` (Unix seconds).
     #[cfg(feature = "sync")]
     pub(crate) fn changes(&self, key: ScopeKey, now: u64, detail: &Detail) -> Vec<Change> {

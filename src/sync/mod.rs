@@ -1,5 +1,7 @@
 //! Keeps a denylist in step with its backend, and records what is revoked.
 
+#[cfg(feature = "signals")]
+mod accounts;
 mod agreement;
 mod announce;
 mod copy;
@@ -27,6 +29,8 @@ use tokio::{
     task::JoinSet,
 };
 
+#[cfg(feature = "signals")]
+pub(crate) use self::accounts::{Account, Word};
 #[cfg(feature = "endpoint")]
 pub(crate) use self::intended::Intended;
 pub(crate) use self::repair::Snapshot;
@@ -49,7 +53,7 @@ pub use self::{
 use crate::{
     backend::{Backend, BackendError, BackendErrorKind, Durability, FleetSettings, Position},
     denylist::{Admission, Batch, Denylist, DenylistConfig, Mode, Staleness, Verdict},
-    revocation::{Change, Cutoff, Detail, Lift, Record, Revocation, RevocationId, Scope, ScopeState},
+    revocation::{Change, Cutoff, Detail, Lift, Record, Revocation, RevocationId, Scope, ScopeKey, ScopeState},
     token::{Identity, VerifiedClaims},
 };
 
@@ -602,7 +606,14 @@ impl Revocations {
             return Ok(records);
         }
         let keys: Vec<_> = records.iter().map(Record::key).collect();
-        let found = tokio::time::timeout(self.inner.publish_timeout, self.inner.backend.lookup(&keys)).await;
+        let states = self.held_by_backend(&keys).await?;
+        records.retain(|record| !states.get(&record.key()).is_some_and(|state| state.covers(record)));
+        Ok(records)
+    }
+
+    /// What the backend holds of these scopes.
+    async fn held_by_backend(&self, keys: &[ScopeKey]) -> Result<HashMap<ScopeKey, ScopeState>, RevokeError> {
+        let found = tokio::time::timeout(self.inner.publish_timeout, self.inner.backend.lookup(keys)).await;
         let found = found.map_err(|_| {
             let what =
                 format!("looking {} revocations up: no answer within {:?}", keys.len(), self.inner.publish_timeout);
@@ -612,8 +623,7 @@ impl Revocations {
         for change in found.map_err(RevokeError::Backend)? {
             states.entry(change.key()).or_default().apply(&change);
         }
-        records.retain(|record| !states.get(&record.key()).is_some_and(|state| state.covers(record)));
-        Ok(records)
+        Ok(states)
     }
 
     /// Logs the current user out: ends the session of this token, or the token where it names no session.

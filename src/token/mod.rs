@@ -20,7 +20,7 @@ pub use self::jwt::{
     UnknownAlgorithm,
 };
 #[cfg(all(feature = "jwt", feature = "endpoint"))]
-#[allow(unused_imports, reason = "its users come next")]
+#[cfg_attr(not(feature = "signals"), allow(unused_imports, reason = "only some features take such messages"))]
 pub(crate) use self::jwt::{Expiry, Payload};
 #[cfg(feature = "jwks-http")]
 pub use self::jwt::{Fetch, FetchError, FetchErrorKind, HttpFetch, JwksUrl};

@@ -208,7 +208,7 @@ impl Metadata {
         let mut members = Vec::new();
         let mut aliases = Vec::new();
         // Whatever the server behind says of them: they are off.
-        for name in endpoints.switched_off().map(name_of) {
+        for name in endpoints.switched_off().filter_map(name_of) {
             aliases.push(document::Member::gone(name.to_owned()));
             members.push(document::Member::gone(name.to_owned()));
             members.push(document::Member::gone(format!("{name}_auth_methods_supported")));
@@ -219,7 +219,7 @@ impl Metadata {
             if endpoint == EndpointName::Session && endpoints.profile != Profile::Janssen {
                 continue;
             }
-            let name = name_of(endpoint);
+            let Some(name) = name_of(endpoint) else { continue };
             members.push(document::Member::text(name, &format!("{}{path}", self.external_url)));
             if let Some(url) = &self.mtls_external_url {
                 aliases.push(document::Member::text(name, &format!("{url}{path}")));
@@ -258,12 +258,14 @@ impl Metadata {
     }
 }
 
-/// The member that tells an endpoint's URL.
-const fn name_of(endpoint: EndpointName) -> &'static str {
+/// The member that tells an endpoint's URL; `None` where there is none.
+const fn name_of(endpoint: EndpointName) -> Option<&'static str> {
     match endpoint {
-        EndpointName::Token => "revocation_endpoint",
-        EndpointName::Session => "session_revocation_endpoint",
-        EndpointName::Global => "global_token_revocation_endpoint",
+        EndpointName::Token => Some("revocation_endpoint"),
+        EndpointName::Session => Some("session_revocation_endpoint"),
+        EndpointName::Global => Some("global_token_revocation_endpoint"),
+        // Senders are told its URL when they are registered.
+        EndpointName::BackchannelLogout | EndpointName::Events => None,
     }
 }
 

@@ -66,6 +66,12 @@ impl Issuer {
         }
     }
 
+    #[cfg(feature = "endpoint")]
+    #[allow(dead_code, reason = "only signals need it")]
+    pub(crate) fn iss(&self) -> &str {
+        &self.iss
+    }
+
     /// Tokens must be for one of these (`aud`, RFC 7519 §4.1.3).
     pub fn audience<A: Into<String>>(mut self, audience: impl IntoIterator<Item = A>) -> Self {
         self.audience = Audience::OneOf(audience.into_iter().map(Into::into).collect());

@@ -284,7 +284,7 @@ enum Times {
     Checked,
     /// The same for a message: it counts once, and is told to come again while its key is fetched.
     #[cfg(feature = "endpoint")]
-    #[allow(dead_code, reason = "its users come next")]
+    #[cfg_attr(not(feature = "signals"), allow(dead_code, reason = "only some features take such messages"))]
     Message(Expiry),
     Ignored,
 }

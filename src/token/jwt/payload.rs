@@ -1,5 +1,5 @@
 //! Signed messages that are no access tokens: whoever knows their kind reads their claims.
-#![allow(dead_code, reason = "its users come next")]
+#![cfg_attr(not(feature = "signals"), allow(dead_code, reason = "only some features take such messages"))]
 
 use super::{JwtVerifier, Times, VerifyError};
 use crate::token::{Malformed, Members};
