@@ -2,7 +2,6 @@ use std::{fmt, time::Duration};
 
 use http::request::Parts;
 use http_body::Body;
-use serde_json::value::RawValue;
 
 use super::{
     Answer, Client,
@@ -16,7 +15,7 @@ use super::{
 use crate::{
     backend::OneTime,
     revocation::{Cutoff, Revocation, Scope},
-    token::{ClaimNames, Expiry, Issuer, JwtConfigError, JwtVerifier, MAX_TOKEN, Members, Payload},
+    token::{ClaimNames, Expiry, Issuer, JwtConfigError, JwtVerifier, MAX_TOKEN, Members, Payload, Raw},
 };
 
 /// The one event of a logout token (OpenID Connect Back-Channel Logout 1.0 §2.4).
@@ -184,7 +183,7 @@ impl Logout {
 }
 
 /// An object whose one member is the event, which is an object too.
-fn check_events(events: &RawValue) -> Result<(), Fault> {
+fn check_events(events: Raw<'_>) -> Result<(), Fault> {
     let events = Members::parse(events.get().as_bytes()).map_err(|_| Fault::Events)?;
     let event = events.raw(EVENT).filter(|_| events.are_only(&[EVENT])).ok_or(Fault::Events)?;
     Members::parse(event.get().as_bytes()).map(drop).map_err(|_| Fault::Events)

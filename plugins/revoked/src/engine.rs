@@ -10,8 +10,9 @@ use tower_revocation::{
     denylist::Why,
     directory::{Directory, RecordedDirectory},
     endpoint::{
-        EndpointName, Endpoints, FrontLayer, GlobalEndpoint, Incomplete, Mode, Profile, SessionEndpoint, SeveralUsers,
-        SignedRequests, Switches, TokenEndpoint, UnknownUser, Wait, metadata::Metadata,
+        EndpointName, Endpoints, EventReceiver, FrontLayer, GlobalEndpoint, Incomplete, LogoutNotices, Mode, Polling,
+        Profile, SessionEndpoint, SeveralUsers, SignedRequests, Switches, TokenEndpoint, UnknownUser, Wait,
+        metadata::Metadata,
     },
     metrics::Metrics,
     recorder::{Recorder, Replay},
@@ -46,7 +47,10 @@ pub struct Engine {
     reads_forms: bool,
     verifiers: Verifiers,
     learns: Option<Learns>,
-    routes: ArcSwap<Routes>,
+    routes: Arc<ArcSwap<Routes>>,
+    /// Ended with it.
+    polls: Vec<(String, Polling)>,
+    notices: Option<LogoutNotices>,
     config: ArcSwap<Config>,
     denials: Denials,
 }
@@ -215,7 +219,22 @@ impl Engine {
         let vouched = Arc::new(Guard::new(Arc::clone(denylist), vouched, policy).challenge(challenge));
         let guard = Arc::new(guard);
         let probe = Guard::new(Arc::clone(denylist), probe, policy);
-        let routes = Routes::new(&config, &revocations, &guard, &verifiers, learns.as_ref()).await?;
+        let sender = parts::logout_sender(&config, learns.as_ref().map(|learns| learns.recorder.clone()))?;
+        let notices = sender.map(|sender| sender.start().map_err(|error| Fault::new("logout_sender", error)));
+        let notices = notices.transpose()?;
+        let routes = Routes::new(&config, &revocations, &guard, &verifiers, learns.as_ref(), notices.as_ref()).await?;
+        let routes = Arc::new(ArcSwap::from_pointee(routes));
+        let mut polls = Vec::new();
+        for ((key, poll), section) in parts::polls(&config)?
+            .into_iter()
+            .zip(config.transmitter.iter().filter(|section| section.poll_url.is_some()))
+        {
+            if run == Run::Real {
+                let receiver = receiver_of(&routes);
+                let polling = poll.start(receiver).map_err(|error| Fault::new(key, error))?;
+                polls.push((section.issuer.clone(), polling));
+            }
+        }
         Ok(Self {
             guard,
             vouched,
@@ -224,7 +243,9 @@ impl Engine {
             reads_forms,
             verifiers,
             learns,
-            routes: ArcSwap::from_pointee(routes),
+            routes,
+            polls,
+            notices,
             config: ArcSwap::from_pointee(config),
             denials: Denials::default(),
             revocations,
@@ -248,6 +269,7 @@ impl Engine {
             certificate_header: config.certificate_header,
             issuer: config.issuer,
             directory: config.directory,
+            transmitter: with_polls_of(config.transmitter, &running.transmitter),
             ..(*running).clone()
         };
         let verifiers = Verifiers::new(&config)?;
@@ -255,8 +277,15 @@ impl Engine {
             let what = "was off for every issuer at the start; turning it on needs a restart";
             return Err(Fault::new("issuer.require_at_jwt", what).into());
         }
-        let routes =
-            Routes::new(&config, &self.revocations, &self.guard, &self.verifiers, self.learns.as_ref()).await?;
+        let routes = Routes::new(
+            &config,
+            &self.revocations,
+            &self.guard,
+            &self.verifiers,
+            self.learns.as_ref(),
+            self.notices.as_ref(),
+        )
+        .await?;
         self.verifiers.replace(&config)?;
         self.routes.store(Arc::new(routes));
         self.config.store(Arc::new(config));
@@ -432,6 +461,23 @@ impl Engine {
         self.routes.load().turns.set(name, on);
     }
 
+    /// What the polls of transmitters have come to, by their `iss`.
+    pub fn polls(&self) -> impl Iterator<Item = (&str, [(&'static str, u64); 3])> {
+        self.polls.iter().map(|(iss, polling)| (iss.as_str(), polling.counts()))
+    }
+
+    /// What clients were told of logouts, where they are.
+    pub fn logout_notices(&self) -> Option<&LogoutNotices> {
+        self.notices.as_ref()
+    }
+
+    /// Tells clients of what an operator revoked.
+    pub fn notify(&self, revoked: &tower_revocation::revocation::Revocation) {
+        if let Some(notices) = &self.notices {
+            notices.notify(std::slice::from_ref(revoked));
+        }
+    }
+
     /// What all doors together have counted.
     pub fn counts(&self) -> Counts {
         let (guard, vouched) = (&self.guard, &self.vouched);
@@ -498,6 +544,7 @@ impl Routes {
         guard: &Arc<Guard<Source>>,
         verifiers: &Verifiers,
         learns: Option<&Learns>,
+        notices: Option<&LogoutNotices>,
     ) -> Result<Self, EngineError> {
         let users = parts::directory(config).await?;
         let directory: Arc<dyn Directory> = match learns {
@@ -559,6 +606,16 @@ impl Routes {
             endpoints = endpoints.global(global);
         }
 
+        if sections.backchannel_logout.enabled {
+            endpoints = endpoints.backchannel_logout(parts::backchannel_logout(config)?);
+        }
+        if sections.events.enabled {
+            endpoints = endpoints.events(parts::events(config, Arc::clone(&directory))?);
+        }
+        if let Some(notices) = notices.cloned() {
+            endpoints = endpoints.after_revocation(move |revoked| notices.notify(revoked));
+        }
+
         for (name, section) in way.sections(config) {
             endpoints.switches().set(name, section.enabled);
             if section.wait == config::Wait::All {
@@ -570,7 +627,10 @@ impl Routes {
         let switch = |(name, section): (EndpointName, &config::Endpoint)| {
             Some(Switch { name, path: way.path(name, section)?, enabled: section.enabled })
         };
-        let switches = way.sections(config).filter_map(switch).collect();
+        let mut switches: Vec<_> = way.sections(config).filter_map(switch).collect();
+        let signals = [EndpointName::BackchannelLogout, EndpointName::Events];
+        let more = endpoints.advertised().into_iter().filter(|(name, _)| signals.contains(name));
+        switches.extend(more.map(|(name, path)| Switch { name, path: path.to_owned(), enabled: true }));
         let mut front = FrontLayer::new(RevocationLayer::from(Arc::clone(guard)).insert_identity(true), endpoints)
             .map_err(|error| Fault::new("endpoints", error))?;
         for (name, section) in way.sections(config) {
@@ -670,15 +730,28 @@ const fn several_users(several: config::SeveralUsers) -> SeveralUsers {
     }
 }
 
+/// What takes events that are fetched, as the routes are now.
+fn receiver_of(routes: &Arc<ArcSwap<Routes>>) -> impl Fn() -> Option<EventReceiver> + Send + Sync + 'static {
+    let routes = Arc::downgrade(routes);
+    move || routes.upgrade()?.load().front.event_receiver()
+}
+
+/// The transmitters, polled as they were.
+fn with_polls_of(mut new: Vec<config::Transmitter>, running: &[config::Transmitter]) -> Vec<config::Transmitter> {
+    for section in &mut new {
+        let before = running.iter().find(|before| before.issuer == section.issuer);
+        section.poll_url = before.and_then(|before| before.poll_url.clone());
+        section.poll_secret_file = before.and_then(|before| before.poll_secret_file.clone());
+    }
+    new
+}
+
 /// Sections that are not there yet must not look as if they were.
 fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), Fault> {
-    let config::Endpoints { backchannel_logout, events, introspection, .. } = &config.endpoints;
+    let config::Endpoints { introspection, .. } = &config.endpoints;
     let sections = [
-        ("endpoints.backchannel_logout.enabled", backchannel_logout.enabled),
-        ("endpoints.events.enabled", events.enabled),
         ("endpoints.introspection.enabled", introspection.enabled),
         ("status_list.enabled", config.status_list.enabled),
-        ("transmitter", !config.transmitter.is_empty()),
     ];
     match sections.into_iter().find(|(_, on)| *on) {
         Some((key, _)) => Err(Fault::new(key, "is not available in this version; leave it out or off")),
@@ -710,5 +783,19 @@ fn unlike(running: &Config, new: &Config) -> Vec<&'static str> {
     compare("streams", running.streams == new.streams);
     compare("tokens", running.tokens == new.tokens);
     compare("recorder", running.recorder == new.recorder);
+    compare("logout_sender", running.logout_sender == new.logout_sender);
+    let polls = |config: &Config| {
+        let polled = config.transmitter.iter().filter(|section| section.poll_url.is_some());
+        polled.map(|section| (section.issuer.clone(), section.poll_url.clone())).collect::<Vec<_>>()
+    };
+    compare("transmitter.poll_url", polls(running) == polls(new));
+    let told = |config: &Config| {
+        let client = |client: &config::Client| {
+            let uri = client.backchannel_logout_uri.clone();
+            uri.map(|uri| (client.id.clone(), uri, client.backchannel_logout_session_required))
+        };
+        config.client.iter().filter_map(client).collect::<Vec<_>>()
+    };
+    compare("client.backchannel_logout_uri", told(running) == told(new));
     sections
 }

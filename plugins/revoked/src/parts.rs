@@ -9,16 +9,19 @@ use tower_revocation::{
     backend::{self, Redis},
     denylist::{Mode, Staleness, Tiered},
     directory::{ClaimsOnly, Directory, FileDirectory, SqlDirectory, SqlStatements},
-    endpoint::{CertificateHeader, CertificateName, Client, Clients, RegisteredClient, SecretMethod},
+    endpoint::{
+        BackchannelLogoutEndpoint, CertificateHeader, CertificateName, Client, Clients, EventsEndpoint, LogoutSender,
+        OfflineAccess, Poll, RegisteredClient, SecretMethod, Transmitter,
+    },
     policy::{MissingClaim, MissingIat, NoToken, Policy},
-    recorder::{MemoryStore, RecorderStore, SqliteStore},
+    recorder::{MemoryStore, Recorder, RecorderStore, SqliteStore},
     response::Challenge,
     revocation::{Lifetimes, ScopeKind},
     streams::EndStreams,
     sync::SyncConfig,
     token::{
         Algorithm, ClaimNames, Extractor, Identity, Issuer, JwksUrl, JwtVerifier, JwtVerifierBuilder, Keys, OpaqueKeys,
-        Place, Verifier, VerifyError,
+        Place, SigningKey, Verifier, VerifyError,
     },
 };
 use zeroize::Zeroizing;
@@ -201,6 +204,138 @@ pub(crate) fn issuers(config: &Config, access: bool) -> Result<JwtVerifierBuilde
     Ok(builder)
 }
 
+/// The receiver of logout tokens; they are signed with the keys of the issuers.
+pub(crate) fn backchannel_logout(config: &Config) -> Result<BackchannelLogoutEndpoint, Fault> {
+    let section = &config.endpoints.backchannel_logout;
+    let at = |key: &str| format!("endpoints.backchannel_logout.{key}");
+    if section.audience.is_empty() {
+        return Err(Fault::new(at("audience"), "is needed: the client_ids that are registered with the issuers"));
+    }
+    let mut issuers = Vec::new();
+    for (index, section) in config.issuer.iter().enumerate() {
+        let algorithms = algorithms(&section.algorithms, &format!("issuer[{index}].algorithms"))?;
+        let issuer = Issuer::new(&section.issuer).algorithms(algorithms);
+        issuers.push(keys_of_issuer(config, section, index)?.into_iter().fold(issuer, Issuer::keys));
+    }
+    let mut endpoint =
+        BackchannelLogoutEndpoint::new(&section.audience, issuers).map_err(|error| Fault::new("issuer", error))?;
+    if let Some(path) = &section.path {
+        endpoint = endpoint.path(path).map_err(|error| Fault::new(at("path"), error))?;
+    }
+    if let Some(most) = section.max_lifetime {
+        endpoint = endpoint.max_lifetime(most.0);
+    }
+    Ok(endpoint.offline_access(match section.offline_access {
+        config::Offline::Stays => OfflineAccess::Stays,
+        config::Offline::Ends => OfflineAccess::Ends,
+    }))
+}
+
+/// The receiver of events, of these users.
+pub(crate) fn events(config: &Config, directory: Arc<dyn Directory>) -> Result<EventsEndpoint, Fault> {
+    let section = &config.endpoints.events;
+    if section.audience.is_empty() {
+        return Err(Fault::new("endpoints.events.audience", "is needed: whom events must be for"));
+    }
+    if config.transmitter.is_empty() {
+        return Err(Fault::new("endpoints.events", "needs a [[transmitter]]: nobody could send any"));
+    }
+    let mut transmitters = Vec::new();
+    for (index, section) in config.transmitter.iter().enumerate() {
+        let at = |key: &str| format!("transmitter[{index}]{key}");
+        if config.transmitter[..index].iter().any(|other| other.issuer == section.issuer) {
+            return Err(Fault::new(at(".issuer"), "another [[transmitter]] has the same"));
+        }
+        let keys = match (&section.jwks_file, &section.jwks_url) {
+            (Some(path), None) => Keys::jwks_file(config.path(path)),
+            (None, Some(url)) => jwks_url(url),
+            _ => return Err(Fault::new(at(""), "needs exactly one of jwks_file and jwks_url")),
+        };
+        let issuer = Issuer::new(&section.issuer).algorithms(algorithms(&section.algorithms, &at(".algorithms"))?);
+        let mut transmitter = Transmitter::new(issuer.keys(keys));
+        match (&section.push_secret, &section.push_secret_file) {
+            (Some(secret), None) => transmitter = transmitter.push_secret(secret.expose()),
+            (None, Some(path)) => {
+                transmitter = transmitter.push_secret(&*secret_in(config, path, &at(".push_secret_file"))?);
+            }
+            (None, None) => {}
+            (Some(_), Some(_)) => return Err(Fault::new(at(".push_secret_file"), "contradicts push_secret")),
+        }
+        if let Some(iss) = &section.subject_issuer {
+            transmitter = transmitter.subject_issuer(iss);
+        }
+        if let Some(rate) = section.rate {
+            transmitter = transmitter.rate(rate);
+        }
+        transmitters.push(transmitter);
+    }
+    let mut endpoint = EventsEndpoint::new(&section.audience, transmitters, directory)
+        .map_err(|error| Fault::new("transmitter", error))?;
+    if let Some(path) = &section.path {
+        endpoint = endpoint.path(path).map_err(|error| Fault::new("endpoints.events.path", error))?;
+    }
+    Ok(endpoint)
+}
+
+/// The transmitters that are polled, each with the key of its URL.
+pub(crate) fn polls(config: &Config) -> Result<Vec<(String, Poll)>, Fault> {
+    let mut polls = Vec::new();
+    for (index, section) in config.transmitter.iter().enumerate() {
+        let at = |key: &str| format!("transmitter[{index}].{key}");
+        let Some(url) = &section.poll_url else {
+            if section.poll_secret_file.is_some() {
+                return Err(Fault::new(at("poll_secret_file"), "needs poll_url"));
+            }
+            continue;
+        };
+        if !config.endpoints.events.enabled {
+            return Err(Fault::new(at("poll_url"), "needs endpoints.events, which takes what is fetched"));
+        }
+        let mut poll = Poll::new(&section.issuer, url);
+        if let Some(path) = &section.poll_secret_file {
+            let secret = secret_in(config, path, &at("poll_secret_file"))?;
+            let secret = std::str::from_utf8(&secret).map_err(|_| Fault::new(at("poll_secret_file"), "is no text"))?;
+            poll = poll.bearer(secret);
+        }
+        polls.push((at("poll_url"), if is_loopback(url) { poll.allow_http() } else { poll }));
+    }
+    Ok(polls)
+}
+
+/// Who tells clients of logouts, if anybody does.
+pub(crate) fn logout_sender(config: &Config, recorder: Option<Recorder>) -> Result<Option<LogoutSender>, Fault> {
+    let told = config.client.iter().enumerate();
+    let mut told = told.filter_map(|(index, client)| Some((index, client, client.backchannel_logout_uri.as_ref()?)));
+    let Some(section) = &config.logout_sender else {
+        return match told.next() {
+            Some((index, ..)) => {
+                Err(Fault::new(format!("client[{index}].backchannel_logout_uri"), "needs [logout_sender]"))
+            }
+            None => Ok(None),
+        };
+    };
+    if !config.issuer.iter().any(|issuer| issuer.issuer == section.issuer) {
+        return Err(Fault::new("logout_sender.issuer", "is no [[issuer]]"));
+    }
+    let path = config.path(&section.key_file);
+    let key = SigningKey::file(&path)
+        .map_err(|error| Fault::new("logout_sender.key_file", format!("{}: {error}", path.display())))?;
+    let mut sender = LogoutSender::new(&section.issuer, key);
+    for (_, client, uri) in told {
+        sender = sender.client(&client.id, uri, client.backchannel_logout_session_required);
+    }
+    if let Some(recorder) = recorder {
+        sender = sender.recorder(recorder);
+    }
+    if let Some(queue) = section.queue {
+        sender = sender.queue(queue);
+    }
+    if let Some(attempts) = section.attempts {
+        sender = sender.attempts(attempts);
+    }
+    Ok(Some(if section.allow_http { sender.allow_http() } else { sender }))
+}
+
 fn keys_of_issuer(config: &Config, section: &config::Issuer, index: usize) -> Result<Vec<Keys>, Fault> {
     let mut keys = Vec::new();
     if let Some(path) = &section.jwks_file {
@@ -222,13 +357,17 @@ fn keys_of_issuer(config: &Config, section: &config::Issuer, index: usize) -> Re
     Ok(keys)
 }
 
-/// Over plain http only from this machine.
-fn jwks_url(url: &str) -> Keys {
-    let loopback = url.parse::<http::Uri>().ok().is_some_and(|url| {
+fn is_loopback(url: &str) -> bool {
+    url.parse::<http::Uri>().ok().is_some_and(|url| {
         let host = url.host().unwrap_or_default();
         host == "localhost"
             || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    });
+    })
+}
+
+/// Over plain http only from this machine.
+fn jwks_url(url: &str) -> Keys {
+    let loopback = is_loopback(url);
     let url = JwksUrl::new(url);
     if loopback { url.allow_http().into() } else { url.into() }
 }

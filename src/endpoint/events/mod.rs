@@ -115,12 +115,6 @@ impl EventsEndpoint {
         self.counters.get()
     }
 
-    /// Goes on counting where another one, which it takes the place of, has stopped.
-    pub fn counting_on(mut self, before: &Self) -> Self {
-        self.counters = before.counters.clone();
-        self
-    }
-
     /// What a request comes to; what stands against it is answered at once.
     pub(super) async fn plan<B: Body>(&self, context: &Context<'_>, head: &Parts, body: B) -> Result<Plan, Refused> {
         let planned = self.planned(context, head, body).await;

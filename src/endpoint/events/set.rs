@@ -1,11 +1,9 @@
 //! Security event tokens (RFC 8417), as OpenID Shared Signals profiles them.
 
-use serde_json::value::RawValue;
-
 use super::subject::Subject;
 use crate::{
     endpoint::signal::Fault,
-    token::{Members, Payload},
+    token::{Members, Payload, Raw},
 };
 
 /// The one event of a SET.
@@ -126,7 +124,7 @@ impl Set {
 }
 
 /// The subject, which drafts of CAEP and RISC had inside the event.
-fn subject(sub_id: Option<&RawValue>, inside: Option<&RawValue>) -> Result<Subject, Fault> {
+fn subject(sub_id: Option<Raw<'_>>, inside: Option<Raw<'_>>) -> Result<Subject, Fault> {
     match (sub_id.map(Subject::parse).transpose()?, inside.map(Subject::parse).transpose()?) {
         (Some(one), Some(other)) if one != other => Err(Fault::Subject),
         (Some(subject), _) | (None, Some(subject)) => Ok(subject),

@@ -96,7 +96,9 @@ pub(super) async fn revoke(inner: &Inner, asked: Revoke) -> Result<Response<Admi
         revocation = revocation.reason(reason);
     }
     let scope = revocation.scope().clone();
-    let outcome = revocations.revoke(revocation.revoked_by(&author)).await?;
+    let revocation = revocation.revoked_by(&author);
+    let outcome = revocations.revoke(revocation.clone()).await?;
+    inner.engine.notify(&revocation);
     let grants = end_grants(inner, &scope, cutoff, &author).await?;
     let (word, id, position) = match &outcome {
         Revoked::Recorded { id, position } => ("recorded", Some(*id), Some(position.to_string())),

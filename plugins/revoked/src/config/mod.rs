@@ -75,9 +75,11 @@ pub struct Config {
     /// The revocation routes.
     #[serde(default)]
     pub endpoints: Endpoints,
-    /// Who may push events. Not available yet.
+    /// Who may send events.
     #[serde(default)]
-    pub transmitter: Vec<toml::Table>,
+    pub transmitter: Vec<Transmitter>,
+    /// Tells clients of logouts.
+    pub logout_sender: Option<LogoutSenderSection>,
     /// Token Status Lists. Not available yet.
     #[serde(default)]
     pub status_list: Later,
@@ -421,6 +423,11 @@ pub struct Client {
     /// Files with its certificates, PEM (`self_signed_tls_client_auth`).
     #[serde(default)]
     pub certificate_files: Vec<PathBuf>,
+    /// Where it is told of logouts (Back-Channel Logout 1.0 §2.2).
+    pub backchannel_logout_uri: Option<String>,
+    /// It is told of sessions only, by their `sid`.
+    #[serde(default)]
+    pub backchannel_logout_session_required: bool,
 }
 
 /// See `client.auth_method`.
@@ -528,10 +535,10 @@ pub struct Endpoints {
     pub global: Endpoint,
     /// Metadata (RFC 8414).
     pub metadata: Metadata,
-    /// Not available yet.
-    pub backchannel_logout: Later,
-    /// Not available yet.
-    pub events: Later,
+    /// Back-Channel Logout.
+    pub backchannel_logout: BackchannelLogout,
+    /// Security events.
+    pub events: Events,
     /// Not available yet.
     pub introspection: Later,
 }
@@ -624,6 +631,87 @@ impl Default for Metadata {
     fn default() -> Self {
         Self { enabled: true, mtls_external_url: None }
     }
+}
+
+/// `[endpoints.backchannel_logout]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct BackchannelLogout {
+    /// Whether it is on.
+    pub enabled: bool,
+    /// Default: `/backchannel_logout`.
+    pub path: Option<String>,
+    /// `aud` of logout tokens: one of these.
+    pub audience: Vec<String>,
+    /// The longest time from `iat` to `exp`.
+    pub max_lifetime: Option<Span>,
+    /// What becomes of tokens with the scope `offline_access`.
+    pub offline_access: Offline,
+}
+
+/// See `endpoints.backchannel_logout.offline_access`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Offline {
+    /// They stay, where the recorder knows which they are.
+    #[default]
+    Stays,
+    /// They end too.
+    Ends,
+}
+
+/// `[endpoints.events]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Events {
+    /// Whether it is on.
+    pub enabled: bool,
+    /// Default: `/events`.
+    pub path: Option<String>,
+    /// `aud` of events: one of these.
+    pub audience: Vec<String>,
+}
+
+/// `[[transmitter]]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Transmitter {
+    /// `iss` of its events, byte for byte.
+    pub issuer: String,
+    /// The algorithms of its events.
+    #[serde(default)]
+    pub algorithms: Vec<String>,
+    /// A file with its JWK set.
+    pub jwks_file: Option<PathBuf>,
+    /// Where its JWK set is fetched.
+    pub jwks_url: Option<String>,
+    /// The bearer secret that it shows with each push.
+    pub push_secret: Option<Secret>,
+    /// A file with it.
+    pub push_secret_file: Option<PathBuf>,
+    /// Whose subjects it may speak of; default: its own.
+    pub subject_issuer: Option<String>,
+    /// How many events it may push, a second.
+    pub rate: Option<std::num::NonZeroU32>,
+    /// Where it is polled (RFC 8936).
+    pub poll_url: Option<String>,
+    /// A file with the bearer secret that is shown there.
+    pub poll_secret_file: Option<PathBuf>,
+}
+
+/// `[logout_sender]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct LogoutSenderSection {
+    /// `iss` of its logout tokens, one of the issuers.
+    pub issuer: String,
+    /// A file with the private key that signs them: PEM or JWK.
+    pub key_file: PathBuf,
+    /// How many revocations may wait until their clients are told.
+    pub queue: Option<usize>,
+    /// How often to try each client.
+    pub attempts: Option<u32>,
+    /// Clients at plain http, for tests.
+    #[serde(default)]
+    pub allow_http: bool,
 }
 
 /// A section of a later version: it may be there, but not on.
