@@ -199,6 +199,8 @@ impl Node {
 
     /// Whether a token with these claims is refused, by a request over a socket.
     async fn refuses(&self, claims: Value) -> bool {
+        // Issued before whatever is told of it now.
+        let claims = with(json!({"iat": unix() - 5}), claims);
         let bearer = format!("authorization: Bearer {}", token(claims));
         match common::get(self.address, "/api", &[&bearer]).await.status {
             200 => false,
@@ -310,7 +312,9 @@ async fn every_rule_for_logout_tokens() {
         assert_eq!(answer.header("cache-control"), Some("no-store"), "{name}");
         assert_eq!(answer.header("content-type"), Some("application/json"), "{name}");
     }
-    assert_eq!(node.log_out(&"A".repeat(1 << 20)).await.status, 413, "one megabyte");
+    let announced = "POST /backchannel_logout HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+                     content-type: application/x-www-form-urlencoded\r\ncontent-length: 1048576\r\n\r\n";
+    assert_eq!(raw(node.address, announced).await.status, 413, "one megabyte");
     assert!(!node.refuses(json!({"jti": "a", "sid": "s-1"})).await, "nothing was recorded");
     assert!(node.revocations.denylist().records() == 0, "nothing was recorded");
     // Without a type, or with the plain one, they are taken all the same (§2.4).
@@ -418,7 +422,6 @@ async fn offline_access_stays_where_it_is_known_unless_the_user_says_otherwise()
 
 #[tokio::test]
 async fn every_event_does_what_it_says() {
-    let fleet = Fleet::new();
     let then = unix() - 100;
     for (uri, payload) in [
         (format!("{CAEP}session-revoked"), json!({"event_timestamp": then})),
@@ -442,7 +445,7 @@ async fn every_event_does_what_it_says() {
         assert!(!node.refuses(json!({"jti": "c", "iat": then, "sub": "bob"})).await, "{uri}");
     }
     for uri in [format!("{RISC}account-disabled"), format!("{RISC}account-purged")] {
-        let node = fleet.node().await;
+        let node = Fleet::new().node().await;
         node.tell(json!({"events": event(&uri, json!({"reason": "hijacking", "event_timestamp": then}))})).await;
         assert!(node.refuses(json!({"jti": "b", "iat": unix() + 10})).await, "{uri}: later tokens too");
         node.tell(json!({"events": event(format!("{RISC}account-enabled"), json!({"event_timestamp": then + 10}))}))
@@ -639,7 +642,10 @@ async fn everything_that_is_wrong_with_a_set_has_its_code() {
         let answer = node.push_with(&headers, &good).await;
         assert_eq!((answer.status, &*node.err(&answer)), (415, "invalid_request"), "{headers:?}");
     }
-    let large = node.push(&"A".repeat(1 << 20)).await;
+    let announced = format!(
+        "POST /events HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{media}\r\n{bearer}\r\ncontent-length: 1048576\r\n\r\n"
+    );
+    let large = raw(node.address, announced).await;
     assert_eq!((large.status, &*node.err(&large)), (413, "invalid_request"));
     assert_eq!(common::get(node.address, "/events", &[]).await.status, 405);
     assert!(node.revocations.denylist().records() == 0, "nothing was recorded");
@@ -948,6 +954,6 @@ async fn a_sender_follows_no_redirect_and_gives_up_in_the_end() {
 async fn verdicts_of_the_handle_agree_with_what_sockets_say() {
     let node = Fleet::new().node().await;
     node.tell(json!({})).await;
-    let identity = verifier().verify(&token(json!({"jti": "a"})), unix()).unwrap();
+    let identity = verifier().verify(&token(json!({"jti": "a", "iat": unix() - 5})), unix()).unwrap();
     assert!(matches!(node.revocations.check(&identity), Verdict::Deny(_)));
 }

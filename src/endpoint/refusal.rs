@@ -166,7 +166,11 @@ impl Refusal {
             Self::Signal(fault) => fault.err(),
             _ => "invalid_request",
         };
-        let answer = Answer::set_error(self.status(ways), err, self.description());
+        let description = match self {
+            Self::MediaType { .. } => "The body must be application/secevent+jwt",
+            _ => self.description(),
+        };
+        let answer = Answer::set_error(self.status(ways), err, description);
         match self {
             Self::Method => answer.with(header::ALLOW, HeaderValue::from_static("POST")),
             Self::TooFast => answer.with(header::RETRY_AFTER, RETRY_AFTER),
