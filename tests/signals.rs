@@ -762,11 +762,14 @@ async fn endpoints_that_are_off_leave_their_path_to_the_service_behind() {
 
 // RFC 8936
 
+/// The `Authorization` and the body of a request.
+type Asked = (Option<String>, Value);
+
 /// What a transmitter has to tell, and what it was asked.
 #[derive(Clone, Default)]
 struct Stream {
     sets: Arc<Mutex<Vec<(String, String)>>>,
-    asked: Arc<Mutex<Vec<(Option<String>, Value)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 async fn polled(State(stream): State<Stream>, headers: http::HeaderMap, body: axum::body::Bytes) -> axum::Json<Value> {
@@ -810,7 +813,7 @@ async fn polled_events_are_acknowledged_once_they_are_durable() {
     let asked = || stream.asked.lock().unwrap().clone();
     let told = |name: &str, jti: &str| {
         asked().iter().find_map(|(_, asked)| match &asked[name] {
-            Value::Array(all) => all.contains(&json!(jti)).then(|| json!(true)),
+            Value::Array(all) => all.contains(&json!(jti)).then_some(Value::Bool(true)),
             all => all.get(jti).cloned(),
         })
     };
@@ -921,7 +924,8 @@ async fn clients_are_told_with_tokens_that_the_receiver_takes() {
         let got = clients.one.got.lock().unwrap();
         (got[1].clone(), got[2].clone())
     };
-    assert_eq!(rp.log_out(&clients.two.got.lock().unwrap()[0].clone()).await.status, 400, "another client's");
+    let others = clients.two.got.lock().unwrap()[0].clone();
+    assert_eq!(rp.log_out(&others).await.status, 400, "another client's");
     assert_eq!(rp.log_out(&session).await.status, 200);
     assert!(rp.refuses(json!({"jti": "a", "sub": "bob", "sid": "s-1"})).await);
     assert_eq!(rp.log_out(&user).await.status, 200);
