@@ -731,7 +731,7 @@ const fn several_users(several: config::SeveralUsers) -> SeveralUsers {
 }
 
 /// What takes events that are fetched, as the routes are now.
-fn receiver_of(routes: &Arc<ArcSwap<Routes>>) -> impl Fn() -> Option<EventReceiver> + Send + Sync + 'static {
+fn receiver_of(routes: &Arc<ArcSwap<Routes>>) -> impl Fn() -> Option<EventReceiver> + Send + Sync + use<> {
     let routes = Arc::downgrade(routes);
     move || routes.upgrade()?.load().front.event_receiver()
 }
