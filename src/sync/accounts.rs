@@ -229,7 +229,7 @@ mod tests {
         assert!(refuses(&node, now + 90).await);
         node.settle_accounts(&[told(Word::Enabled, now + 10)]).await.unwrap();
         assert!(!refuses(&node, now + 90).await);
-        node.revoke(Revocation::ban(Scope::subject(ISS, "alice"))).await.unwrap();
+        let _ = node.revoke(Revocation::ban(Scope::subject(ISS, "alice"))).await.unwrap();
         node.settle_accounts(&[told(Word::Enabled, now + 20)]).await.unwrap();
         assert!(refuses(&node, now + 90).await, "an operator's ban");
     }

@@ -12,9 +12,9 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use site::{
-    Answer, Daemon, Upstream, get,
+    Answer, Daemon, Upstream, get, send,
     token::{ISSUER, SECRET, token_with, unix},
-    wire::{head, post_form, send},
+    wire::{head, post_form},
 };
 
 const TX: &str = "https://tx.example/";
