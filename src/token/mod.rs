@@ -4,6 +4,8 @@ mod cache;
 mod extract;
 mod first_level;
 mod identity;
+#[cfg(feature = "introspection")]
+mod introspection;
 mod json;
 #[cfg(feature = "jwt")]
 mod jwt;
@@ -14,6 +16,10 @@ pub(crate) mod source;
 mod strict;
 mod verifier;
 
+#[cfg(feature = "introspection")]
+pub use self::introspection::{
+    Introspect, Introspection, IntrospectionCounts, IntrospectionCredentials, IntrospectionError,
+};
 #[cfg(feature = "jwt")]
 pub use self::jwt::{
     Algorithm, Issuer, JwtConfigError, JwtVerifier, JwtVerifierBuilder, KeyError, Keys, SignError, SigningKey,

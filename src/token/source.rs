@@ -9,6 +9,8 @@ use std::{
 
 use http::{Extensions, HeaderMap, Uri};
 
+#[cfg(feature = "introspection")]
+use super::Introspection;
 use super::{
     Claims, ExtractError, Extractor, OpaqueKeys, ScopeKeys, TokenCacheConfig, VerifiedClaims, Verifier, VerifyError,
     cache::{TokenCache, Verified},
@@ -85,7 +87,7 @@ impl Carried {
     }
 }
 
-mod sealed {
+pub(super) mod sealed {
     /// Says which token a request carries and whether it may pass.
     pub trait Source: Send + Sync + 'static {
         #[doc(hidden)]
@@ -278,7 +280,17 @@ pub struct Verify<V> {
     verifier: V,
     extractor: Extractor,
     cache: TokenCache,
-    opaque: Option<OpaqueKeys>,
+    opaque: Option<Opaque>,
+}
+
+/// What becomes of opaque tokens.
+#[derive(Debug)]
+enum Opaque {
+    /// They pass unless their digest is revoked.
+    Passed(OpaqueKeys),
+    /// Their issuer is asked.
+    #[cfg(feature = "introspection")]
+    Introspected(Box<Introspection>),
 }
 
 impl<V: Verifier> Verify<V> {
@@ -308,7 +320,15 @@ impl<V: Verifier> Verify<V> {
     ///
     /// Nothing here can verify them: the service behind must. Without this they are refused.
     pub fn opaque(mut self, keys: OpaqueKeys) -> Self {
-        self.opaque = Some(keys);
+        self.opaque = Some(Opaque::Passed(keys));
+        self
+    }
+
+    /// Asks their issuer about opaque tokens (whatever is not shaped like a JWT). Without this, and without
+    /// [`Verify::opaque`], they are refused.
+    #[cfg(feature = "introspection")]
+    pub fn introspect(mut self, introspection: Introspection) -> Self {
+        self.opaque = Some(Opaque::Introspected(Box::new(introspection)));
         self
     }
 
@@ -323,7 +343,12 @@ impl<V: Verifier> Verify<V> {
         Ok(verified)
     }
 
-    fn judge_opaque(keys: &OpaqueKeys, token: &str, context: Context<'_>) -> Result<Found, Rejection> {
+    fn judge_opaque(opaque: &Opaque, token: &str, context: Context<'_>) -> Result<Found, Rejection> {
+        let keys = match opaque {
+            Opaque::Passed(keys) => keys,
+            #[cfg(feature = "introspection")]
+            Opaque::Introspected(introspection) => return introspection.judge(token, context),
+        };
         for digest in keys.digests(token.as_bytes()) {
             check_revoked(&Claims::default().opaque(&digest).keys(context.denylist.hasher()), context)?;
         }
@@ -352,8 +377,8 @@ impl<V: Verifier> sealed::Source for Verify<V> {
                 let known = if looked_up { None } else { self.cache.get(token.as_bytes(), epoch, asked.counts) };
                 match (known, &self.opaque) {
                     (Some(verified), _) => (verified, context),
-                    (None, Some(keys)) if !CompactJws::looks_like(token) => {
-                        return Self::judge_opaque(keys, token, context);
+                    (None, Some(opaque)) if !CompactJws::looks_like(token) => {
+                        return Self::judge_opaque(opaque, token, context);
                     }
                     (None, _) => (self.verify(token, epoch, context)?, context),
                 }
