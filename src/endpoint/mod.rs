@@ -42,12 +42,14 @@ mod front;
 mod future;
 mod global;
 mod intake;
+mod introspection;
 mod json;
 mod layer;
 mod limit;
 pub mod metadata;
 mod mode;
 mod observe;
+mod overlay;
 mod plan;
 mod presented;
 mod profile;
@@ -76,7 +78,7 @@ pub use self::certificate::{CertificateHeader, CertificateName, ClientCertificat
 use self::{
     audit::Listeners,
     intake::Context,
-    plan::{Done, Plan, Reach, Refused},
+    plan::{Done, Intent, Plan, Reach, Refused},
     refusal::Refusal,
     replay::Claimed,
     route::{Match, Route, Routes},
@@ -87,9 +89,11 @@ pub use self::{
     front::{FrontLayer, FrontService},
     future::{EndpointFuture, FrontFuture},
     global::{CutoffChoice, GlobalEndpoint, UnknownUser},
+    introspection::IntrospectionEndpoint,
     layer::EndpointLayer,
     limit::{FailureLimit, PeerAddress},
     mode::Mode,
+    overlay::IntrospectionOverlay,
     presented::{Presented, Secret},
     profile::Profile,
     registry::{Clients, ClientsError, RegisteredClient, SecretMethod},
@@ -117,6 +121,7 @@ pub struct Endpoints {
     token: Option<Arc<TokenEndpoint>>,
     session: Option<Arc<SessionEndpoint>>,
     global: Option<Arc<GlobalEndpoint>>,
+    introspection: Option<Arc<IntrospectionEndpoint>>,
     #[cfg(feature = "mtls")]
     hearsay: certificate::Hearsay,
 }
@@ -142,6 +147,7 @@ impl Endpoints {
             token: None,
             session: None,
             global: None,
+            introspection: None,
             #[cfg(feature = "mtls")]
             hearsay: certificate::Hearsay::default(),
         }
@@ -168,6 +174,12 @@ impl Endpoints {
     /// Answers global token revocation (draft-parecki-oauth-global-token-revocation).
     pub fn global(mut self, endpoint: GlobalEndpoint) -> Self {
         self.global = Some(Arc::new(endpoint));
+        self.routed()
+    }
+
+    /// Answers introspection (RFC 7662).
+    pub fn introspection(mut self, endpoint: IntrospectionEndpoint) -> Self {
+        self.introspection = Some(Arc::new(endpoint));
         self.routed()
     }
 
@@ -211,6 +223,7 @@ impl Endpoints {
             (EndpointName::Token, self.token.as_deref().map(TokenEndpoint::route)),
             (EndpointName::Session, self.session.as_deref().map(SessionEndpoint::route)),
             (EndpointName::Global, self.global.as_deref().map(GlobalEndpoint::route)),
+            (EndpointName::Introspection, self.introspection.as_deref().map(IntrospectionEndpoint::route)),
         ];
         for (endpoint, own) in own {
             let usual = || self.profile.ways().path(endpoint).and_then(|path| Route::new(path).ok());
@@ -229,7 +242,8 @@ impl Endpoints {
         let token = self.token.as_deref().map(TokenEndpoint::clients);
         let session = self.session.as_deref().map(SessionEndpoint::clients);
         let global = self.global.as_deref().map(GlobalEndpoint::clients);
-        token.into_iter().chain(session).chain(global)
+        let introspection = self.introspection.as_deref().map(IntrospectionEndpoint::clients);
+        token.into_iter().chain(session).chain(global).chain(introspection)
     }
 
     /// Removes what the sender of a request may not say of certificates: neither we nor the service behind believe it.
@@ -245,8 +259,13 @@ impl Endpoints {
         if !Arc::ptr_eq(asked, self.revocations.denylist()) {
             return Err(EndpointError::OtherDenylist);
         }
-        let there = [self.token.is_some(), self.session.is_some(), self.global.is_some()];
-        for (endpoint, _) in EndpointName::ALL.into_iter().zip(there).filter(|(_, there)| *there) {
+        let there = [
+            (EndpointName::Token, self.token.is_some()),
+            (EndpointName::Session, self.session.is_some()),
+            (EndpointName::Global, self.global.is_some()),
+            (EndpointName::Introspection, self.introspection.is_some()),
+        ];
+        for (endpoint, _) in there.into_iter().filter(|(_, there)| *there) {
             let Some((_, path)) = self.routes.iter().find(|(name, _)| *name == endpoint) else {
                 return Err(EndpointError::NoPath { endpoint });
             };
@@ -299,6 +318,10 @@ impl Endpoints {
         let claimed = Claimed::default();
         let context = Context { revocations: &self.revocations, claimed: &claimed, ways, on };
         let planned = match (target, &self.token, &self.session, &self.global) {
+            (Target::Endpoint(EndpointName::Introspection), ..) => match &self.introspection {
+                Some(introspection) => introspection.plan(&context, head, body).await,
+                None => Err(Refused::from(Refusal::AmbiguousPath)),
+            },
             (Target::Endpoint(EndpointName::Token), Some(token), ..) => token.plan(&context, head, body).await,
             (Target::Endpoint(EndpointName::Session), _, Some(session), _) => session.plan(&context, head, body).await,
             (Target::Endpoint(EndpointName::Global), .., Some(global)) => global.plan(&context, head, body).await,
@@ -367,6 +390,10 @@ impl Endpoints {
         besides: Vec<Revocation>,
     ) -> Answer {
         let Plan { client, intent, success, reach, body: _ } = plan;
+        if let Intent::Told = intent {
+            // It is no decision, and there may be many.
+            return success;
+        }
         let (mut done, result) = intent.commit(&self.revocations, announced, besides).await;
         let answer = match result {
             Ok(()) => success,

@@ -37,6 +37,8 @@ pub(super) enum Intent {
     Revoke(Vec<Revocation>),
     /// Nothing, and the answer does not say so; why is for the logs.
     Nothing(&'static str),
+    /// Nothing, since something was asked: that is told.
+    Told,
 }
 
 /// A request that was refused, and whose it was as far as that is known.
@@ -88,7 +90,7 @@ impl Intent {
     pub(super) fn revocations(&self) -> &[Revocation] {
         match self {
             Self::Revoke(revocations) => revocations,
-            Self::Nothing(_) => &[],
+            Self::Nothing(_) | Self::Told => &[],
         }
     }
 
@@ -113,6 +115,7 @@ impl Intent {
         let (mut all, nothing) = match self {
             Self::Revoke(all) => (all, "covered"),
             Self::Nothing(why) => (Vec::new(), why),
+            Self::Told => return (Done { outcome: "told", ..Done::default() }, Ok(())),
         };
         let both = all.iter().chain(&besides).cloned();
         let recorded = match announced {

@@ -18,11 +18,13 @@ pub enum EndpointName {
     Session,
     /// Global token revocation (draft-parecki-oauth-global-token-revocation).
     Global,
+    /// Introspection (RFC 7662).
+    Introspection,
 }
 
 impl EndpointName {
     /// Every endpoint.
-    pub const ALL: [Self; 3] = [Self::Token, Self::Session, Self::Global];
+    pub const ALL: [Self; 4] = [Self::Token, Self::Session, Self::Global, Self::Introspection];
 
     /// The name used in configuration, logs and records.
     pub const fn as_str(self) -> &'static str {
@@ -30,6 +32,7 @@ impl EndpointName {
             Self::Token => "token",
             Self::Session => "session",
             Self::Global => "global",
+            Self::Introspection => "introspection",
         }
     }
 }

@@ -87,7 +87,7 @@ impl Introspection {
         credentials: IntrospectionCredentials,
         digests: OpaqueKeys,
     ) -> Result<Self, IntrospectionError> {
-        Self::over(url.into(), issuer.into(), credentials, digests, false)
+        Self::over(&url.into(), issuer.into(), credentials, digests, false)
     }
 
     /// The same over plain `http` too. Whoever can change what the network carries can then make tokens, and reads
@@ -102,17 +102,17 @@ impl Introspection {
         credentials: IntrospectionCredentials,
         digests: OpaqueKeys,
     ) -> Result<Self, IntrospectionError> {
-        Self::over(url.into(), issuer.into(), credentials, digests, true)
+        Self::over(&url.into(), issuer.into(), credentials, digests, true)
     }
 
     fn over(
-        url: String,
+        url: &str,
         issuer: String,
         credentials: IntrospectionCredentials,
         digests: OpaqueKeys,
         http: bool,
     ) -> Result<Self, IntrospectionError> {
-        let server = Arc::new(Server::new(&url, issuer, credentials, http)?);
+        let server = Arc::new(Server::new(url, issuer, credentials, http)?);
         Ok(Self {
             server,
             digests,
