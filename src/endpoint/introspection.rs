@@ -204,12 +204,12 @@ fn tell(identity: &Identity, jwt: Option<&str>) -> Option<Vec<u8>> {
     serde_json::to_vec(&Active { members: &members, claims: identity.claims() }).ok()
 }
 
-struct Active<'a> {
-    members: &'a Members<'a>,
+struct Active<'a, 'm> {
+    members: &'a Members<'m>,
     claims: Claims<'a>,
 }
 
-impl Serialize for Active<'_> {
+impl Serialize for Active<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { members, claims } = self;
         let mut map = serializer.serialize_map(None)?;

@@ -71,6 +71,35 @@ impl IntrospectionOverlay {
         self
     }
 
+    /// Whether an answer is an active one about a token that is to be refused here.
+    async fn judge(
+        &self,
+        revocations: &Revocations,
+        headers: &header::HeaderMap,
+        body: &[u8],
+        token: &str,
+    ) -> Result<bool, Unreadable> {
+        let plain = coding::decode(headers, body, MAX_ANSWER).map_err(|_| Unreadable::Answer)?;
+        let signed = if is_json(headers) {
+            None
+        } else {
+            let jwt = is_signed(headers).then(|| str::from_utf8(&plain).ok()).flatten().ok_or(Unreadable::Answer)?;
+            Some(CompactJws::parse(jwt.trim()).map_err(|_| Unreadable::Answer)?)
+        };
+        let outer = signed.as_ref().map(|jws| Members::parse(&jws.payload)).transpose();
+        let outer = outer.map_err(|_| Unreadable::Answer)?;
+        let answer = match &outer {
+            None => &*plain,
+            Some(outer) => outer.raw("token_introspection").ok_or(Unreadable::Answer)?.get().as_bytes(),
+        };
+        let answer = Members::parse(answer).map_err(|_| Unreadable::Answer)?;
+        match answer.raw("active").map(|active| active.get()) {
+            Some("false") => Ok(false),
+            Some("true") => self.refuses(revocations, &answer, token).await,
+            _ => Err(Unreadable::Answer),
+        }
+    }
+
     /// Whether the token of an active answer is to be refused here; `Err` where nobody can tell.
     async fn refuses(&self, revocations: &Revocations, answer: &Members<'_>, token: &str) -> Result<bool, Unreadable> {
         let told = answer.claims(&self.names).map_err(|_| Unreadable::Answer)?;
@@ -139,39 +168,12 @@ where
     }
     let (mut head, body) = response.into_parts();
     let Ok(theirs) = body::read(body, MAX_ANSWER, READ_TIMEOUT).await else { return Ok(unreadable().into_response()) };
-    let Ok(plain) = coding::decode(&head.headers, &theirs, MAX_ANSWER) else { return Ok(unreadable().into_response()) };
-    let signed = if is_json(&head.headers) {
-        None
-    } else {
-        match is_signed(&head.headers).then(|| str::from_utf8(&plain).ok().map(str::trim)).flatten() {
-            Some(jwt) => match CompactJws::parse(jwt) {
-                Ok(jws) => Some(jws),
-                Err(_) => return Ok(unreadable().into_response()),
-            },
-            None => return Ok(unreadable().into_response()),
-        }
-    };
-    let outer = signed.as_ref().map(|jws| Members::parse(&jws.payload));
-    let answer = match &outer {
-        None => Members::parse(&plain),
-        Some(Ok(outer)) => match outer.raw("token_introspection") {
-            Some(answer) => Members::parse(answer.get().as_bytes()),
-            None => return Ok(unreadable().into_response()),
-        },
-        Some(Err(malformed)) => Err(*malformed),
-    };
-    let Ok(answer) = answer else { return Ok(unreadable().into_response()) };
-    match answer.raw("active").map(|active| active.get()) {
-        Some("false") => {}
-        Some("true") => match overlay.refuses(&front.endpoints.revocations, &answer, &token).await {
-            Ok(false) => {}
-            Ok(true) => return Ok(json_answer(INACTIVE).into_response()),
-            Err(Unreadable::Answer) => return Ok(unreadable().into_response()),
-            Err(Unreadable::Unknown) => return Ok(front.endpoints.turn_away(Refusal::CannotTell).into_response()),
-        },
-        _ => return Ok(unreadable().into_response()),
+    match overlay.judge(&front.endpoints.revocations, &head.headers, &theirs, &token).await {
+        Ok(false) => {}
+        Ok(true) => return Ok(json_answer(INACTIVE).into_response()),
+        Err(Unreadable::Answer) => return Ok(unreadable().into_response()),
+        Err(Unreadable::Unknown) => return Ok(front.endpoints.turn_away(Refusal::CannotTell).into_response()),
     }
-    drop(plain);
     // The body has a length now.
     head.headers.remove(header::TRANSFER_ENCODING);
     Ok(Response::from_parts(head, Bytes::from_owner(theirs).into()))

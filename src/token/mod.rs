@@ -43,14 +43,12 @@ pub use self::{
 
 #[cfg(feature = "streams")]
 pub(crate) use self::source::Carried;
+#[cfg(feature = "sync")]
+pub(crate) use self::strict::{Malformed, Members};
 pub(crate) use self::{
     cache::Verified,
     question::{Known, Question},
     source::{Asked, Found, Head, check_fresh},
 };
 #[cfg(feature = "endpoint")]
-pub(crate) use self::{
-    extract::MAX_TOKEN,
-    json::Raw,
-    strict::{CompactJws, Malformed, Members},
-};
+pub(crate) use self::{extract::MAX_TOKEN, json::Raw, strict::CompactJws};
