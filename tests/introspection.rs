@@ -553,9 +553,8 @@ async fn s19_active_tokens_are_told_and_all_others_answered_alike() {
     ];
     for (row, token) in &rows {
         assert_inactive(&site.ask("api", token).await, row);
-        let hinted =
-            post(site.address, PATH, &[FORM, &basic("api")], &format!("token={token}&token_type_hint=refresh_token"));
-        assert_inactive(&hinted.await, row);
+        let body = format!("token={token}&token_type_hint=refresh_token");
+        assert_inactive(&post(site.address, PATH, &[FORM, &basic("api")], &body).await, row);
     }
     assert_inactive(&site.ask("elsewhere", &good).await, "rule 14: a caller with no say over the issuer");
     let hinted = post(site.address, PATH, &[FORM, &basic("api")], &format!("token={good}&token_type_hint=x")).await;

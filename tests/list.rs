@@ -186,7 +186,7 @@ async fn nothing_can_be_recorded_in_a_list() {
     assert!(refused.to_string().contains("read-only"), "{refused}");
     assert_eq!(site.status("bob").await, 200, "nothing is pretended, and nothing half done");
     let backend = site.revocations.backend();
-    let one = OneTime { namespace: "n", iss: "iss", id: "id", message: [0; 32], until: unix() + 60 };
+    let one = OneTime::new("n", "iss", "id", [0; 32], unix() + 60);
     let kinds = [
         backend.publish(&[]).await.err().map(|error| error.kind()),
         backend.claim_once(&one).await.err().map(|error| error.kind()),

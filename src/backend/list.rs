@@ -114,7 +114,8 @@ pub(crate) fn parse(text: &[u8], format: &Format) -> Result<Vec<Listed>, ListErr
     Ok(listed)
 }
 
-enum Line {
+/// A line of JSON.
+pub(crate) enum Line {
     Entry(Box<Listed>),
     /// After so many.
     End(u64),
@@ -138,7 +139,8 @@ fn subject(line: &[u8], issuer: &str, number: usize) -> Result<Listed, &'static 
     })
 }
 
-fn entry(line: &[u8], number: usize) -> Result<Line, &'static str> {
+/// Reads one line of JSON.
+pub(crate) fn entry(line: &[u8], number: usize) -> Result<Line, &'static str> {
     const JSON: &str = "it is no JSON object that can be read in one way only";
     let members = Members::parse(line).map_err(|_| JSON)?;
     if members.raw("end").is_some() {
@@ -185,6 +187,50 @@ fn entry(line: &[u8], number: usize) -> Result<Line, &'static str> {
     let (reason, revoked_by) = (text("reason")?, text("revoked_by")?);
     let listed = Listed::Revoke { number, digest, id, scope, cutoff, retain_until, reason, revoked_by, revoked_at };
     Ok(Line::Entry(Box::new(listed)))
+}
+
+/// A record as a line of JSON; `None` where only the key of its scope is known.
+#[cfg(all(feature = "jwt", feature = "endpoint"))]
+pub(crate) fn write(record: &crate::revocation::Record) -> Option<String> {
+    use serde_json::{Map, Value, json};
+    let detail = record.detail();
+    let mut line = Map::new();
+    line.insert("scope".to_owned(), write_scope(&detail.scope?)?);
+    line.insert("id".to_owned(), Value::String(record.id().to_string()));
+    line.insert("cutoff".to_owned(), record.cutoff().secs().map_or_else(|| FOREVER.into(), Value::from));
+    let until = record.retain_until();
+    line.insert("retain_until".to_owned(), if until == u64::MAX { LIFTED.into() } else { json!(until) });
+    for (name, text) in [("reason", detail.reason), ("revoked_by", detail.revoked_by)] {
+        if let Some(text) = text {
+            line.insert(name.to_owned(), Value::String(text));
+        }
+    }
+    line.insert("revoked_at".to_owned(), json!(detail.revoked_at));
+    Some(Value::Object(line).to_string())
+}
+
+#[cfg(all(feature = "jwt", feature = "endpoint"))]
+fn write_scope(scope: &Scope) -> Option<serde_json::Value> {
+    use serde_json::json;
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let kind = scope.kind().as_str();
+    Some(match scope {
+        Scope::Token { iss, jti } => json!({ "kind": kind, "iss": iss, "jti": jti }),
+        Scope::SigningInput { iss, sha256 } => json!({ "kind": kind, "iss": iss, "sha256": hex(sha256) }),
+        Scope::OpaqueToken { digest } => {
+            json!({ "kind": kind, "digest": format!("{}:{}", digest.key_id(), hex(digest.bytes())) })
+        }
+        Scope::Session { iss, sid } => json!({ "kind": kind, "iss": iss, "sid": sid }),
+        Scope::ClientSession { iss, sid, client_id } => {
+            json!({ "kind": kind, "iss": iss, "sid": sid, "client_id": client_id })
+        }
+        Scope::Subject { iss, sub } => json!({ "kind": kind, "iss": iss, "sub": sub }),
+        Scope::SubjectClient { iss, sub, client_id } => {
+            json!({ "kind": kind, "iss": iss, "sub": sub, "client_id": client_id })
+        }
+        Scope::Client { iss, client_id } => json!({ "kind": kind, "iss": iss, "client_id": client_id }),
+        Scope::Issuer { iss } => json!({ "kind": kind, "iss": iss }),
+    })
 }
 
 enum At {

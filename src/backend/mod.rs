@@ -5,7 +5,7 @@ mod connect;
 mod file;
 mod intent;
 mod lazy;
-mod list;
+pub(crate) mod list;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;

@@ -11,6 +11,8 @@ mod look_up;
 mod publisher;
 mod repair;
 mod replica;
+#[cfg(all(feature = "jwt", feature = "endpoint"))]
+mod snapshot;
 mod standing;
 
 use std::{
@@ -30,6 +32,8 @@ use tokio::{
 #[cfg(feature = "endpoint")]
 pub(crate) use self::intended::Intended;
 pub(crate) use self::repair::Snapshot;
+#[cfg(all(feature = "jwt", feature = "endpoint"))]
+pub use self::snapshot::{Imported, SignedSnapshot, SnapshotError, SnapshotVerifier};
 use self::{
     agreement::Agreed,
     announce::Announcements,

@@ -17,6 +17,9 @@ mod strict;
 mod verifier;
 
 #[cfg(feature = "introspection")]
+#[doc(hidden)]
+pub use self::introspection::read_introspection_answer;
+#[cfg(feature = "introspection")]
 pub use self::introspection::{
     Introspect, Introspection, IntrospectionCounts, IntrospectionCredentials, IntrospectionError,
 };

@@ -61,6 +61,13 @@ impl Reading {
     }
 }
 
+/// Reads bytes as an answer: whether the token is active. For fuzzing.
+#[doc(hidden)]
+pub fn read_introspection_answer(json: &[u8]) -> Option<bool> {
+    let reading = Reading::new("https://issuer.example/".to_owned());
+    Some(matches!(reading.read(json, 1_700_000_000).ok()?, Answer::Active(_)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

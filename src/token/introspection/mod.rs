@@ -5,6 +5,8 @@ mod ask;
 mod credentials;
 mod held;
 
+#[doc(hidden)]
+pub use self::answer::read_introspection_answer;
 pub use self::{
     ask::{IntrospectionCounts, IntrospectionError},
     credentials::IntrospectionCredentials,
