@@ -61,7 +61,11 @@ impl Site {
 }
 
 fn subject(sub: &str) -> String {
-    json!({"scope": {"kind": "subject", "iss": ISSUER, "sub": sub}, "cutoff": unix() - 1}).to_string() + "\n"
+    subject_at(sub, unix() - 1)
+}
+
+fn subject_at(sub: &str, cutoff: u64) -> String {
+    json!({"scope": {"kind": "subject", "iss": ISSUER, "sub": sub}, "cutoff": cutoff}).to_string() + "\n"
 }
 
 #[tokio::test]
@@ -95,7 +99,7 @@ async fn rule_25_a_broken_list_leaves_the_old_one_and_becomes_stale() {
         ("a line too few", format!("{}{{\"end\":2}}\n", subject("alice"))),
         ("html", "<html></html>\n".to_owned()),
         ("zeros", "\0\0\0\n".to_owned()),
-        ("a cutoff in the future", subject("carol").replace(&(unix() - 1).to_string(), &(unix() + 10_000).to_string())),
+        ("a cutoff in the future", subject_at("carol", unix() + 10_000)),
         ("a kind of another version", subject("carol").replace("subject", "planet")),
     ] {
         site.replace("list.jsonl", &bad);

@@ -115,9 +115,8 @@ impl File {
             let mut loaded = self.loaded();
             let new = loaded.broken.as_ref() != Some(&why);
             loaded.broken = Some(why.clone());
-            if stamp.is_some() {
-                loaded.stamp = stamp;
-            }
+            // Where it could not be read at all, it is to be read again even if it has not changed.
+            loaded.stamp = stamp;
             if new {
                 #[cfg(feature = "tracing")]
                 tracing::error!(file = %self.source.path.display(), error = why, "the list cannot be used; the old one stays");

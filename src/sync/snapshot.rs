@@ -209,8 +209,12 @@ impl Revocations {
             recorded += self.merge(batch).await?;
         }
         // Once all of it is in: messages of this publisher from before it are dead.
-        let newest = Revocation::new(newest).cutoff(Cutoff::at(iat.saturating_sub(1))).reason("signed snapshot");
-        let _ = self.revoke_all([newest]).await.map_err(SnapshotError::Record)?;
+        let before = Cutoff::at(iat.saturating_sub(1));
+        if known.cutoff().is_none_or(|known| known < before) {
+            let newest = Revocation::new(newest).cutoff(before).reason("signed snapshot");
+            // As it is: not a little ahead of it, where there are many.
+            self.publish(vec![self.record(&newest)]).await.map_err(SnapshotError::Record)?;
+        }
         Ok(Imported { iat, read, recorded })
     }
 

@@ -594,9 +594,13 @@ pub(crate) fn introspection(
         return Err(Fault::new(at("issuer"), format!("{issuer:?} is no [[issuer]]")));
     };
     let credentials = introspection_credentials(config, section)?;
-    let make = if section.allow_http { Introspection::allowing_http } else { Introspection::new };
-    let introspection = make(section.url.clone(), issuer.clone(), credentials, digests)
-        .map_err(|error| Fault::new(at("url"), error))?;
+    let (url, issuer) = (section.url.as_str(), issuer.as_str());
+    let introspection = if section.allow_http {
+        Introspection::allowing_http(url, issuer, credentials, digests)
+    } else {
+        Introspection::new(url, issuer, credentials, digests)
+    };
+    let introspection = introspection.map_err(|error| Fault::new(at("url"), error))?;
     let missing_exp = match section.missing_exp {
         config::Missing::Allow => MissingClaim::Allow,
         config::Missing::Deny => MissingClaim::Deny,
