@@ -121,7 +121,7 @@ impl IntrospectionOverlay {
             let own = payload.claims(&self.names).map_err(|_| Unreadable::Answer)?;
             let iss = payload.string("iss").map_err(|_| Unreadable::Answer)?;
             let iss = iss.as_deref().unwrap_or(&self.issuer);
-            identities.push(Identity::from_verified(&own.as_claims(iss, jws.signing_input.as_bytes())));
+            identities.push(Identity::from_verified(&own.as_claims(iss, jws.signing_input)));
         }
         for identity in &identities {
             match revocations.denylist().check_or_ask(identity).await {

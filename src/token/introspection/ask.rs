@@ -417,6 +417,6 @@ impl Reader {
         let jws = CompactJws::parse(token).ok()?;
         let payload = Members::parse(&jws.payload).ok()?;
         let claims: StrictClaims<'_> = payload.claims(&reading.names).ok()?;
-        Some(claims.as_claims(&reading.issuer, jws.signing_input.as_bytes()).keys(&self.hasher))
+        Some(claims.as_claims(&reading.issuer, jws.signing_input).keys(&self.hasher))
     }
 }
