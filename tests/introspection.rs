@@ -779,7 +779,7 @@ async fn the_overlay_reads_answers_in_one_way_only() {
     let (iat, exp) = (unix() - 5, unix() + 600);
     let zip = |sub: &str| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        encoder.write_all(format!(r#"{{"active":true,"sub":"{sub}","exp":{exp},"iat":{}}}"#, iat).as_bytes()).unwrap();
+        encoder.write_all(format!(r#"{{"active":true,"sub":"{sub}","exp":{exp},"iat":{iat}}}"#).as_bytes()).unwrap();
         encoder.finish().unwrap()
     };
     *front.behind.headers.lock().unwrap() = vec![("content-encoding", "gzip".to_owned())];
