@@ -83,6 +83,9 @@ struct Stamp {
     place: (u64, u64, i64, i64),
 }
 
+/// A list, and the state of the file that it was read from.
+type Read = (Stamp, Vec<Listed>);
+
 /// The largest file that is read.
 const MAX_BYTES: u64 = 256 << 20;
 /// How often it is looked at.
@@ -108,7 +111,7 @@ impl File {
     }
 
     /// The file's list, unless it is as `seen`.
-    async fn read(&self, seen: Option<Stamp>) -> Result<Option<(Stamp, Vec<Listed>)>, BackendError> {
+    async fn read(&self, seen: Option<Stamp>) -> Result<Option<Read>, BackendError> {
         let source = self.source.clone();
         let read = tokio::task::spawn_blocking(move || source.read(seen)).await;
         read.unwrap_or_else(|error| Err((None, error.to_string()))).map_err(|(stamp, why)| {
@@ -174,16 +177,13 @@ impl File {
                     {
                         continue;
                     }
-                    let mut detail = Detail::default();
-                    (detail.scope, detail.reason) = (Some(scope), reason);
-                    (detail.revoked_by, detail.revoked_at) = (revoked_by, revoked_at);
+                    let detail = Detail { scope: Some(scope), reason, revoked_by, revoked_at };
                     changes.push(Change::Revoke(Record::new(key, id, cutoff, retain_until, &detail)));
                 }
                 Listed::Lift { digest, ids, scope, .. } => {
                     let (key, held) = (hasher.key(&scope), before.remove(&digest).is_some());
                     if loaded.lines.insert(digest, (key, RevocationId::from_u64(0), 0)).is_none() && !held {
-                        let mut detail = Detail::default();
-                        (detail.scope, detail.revoked_at) = (Some(scope), now);
+                        let detail = Detail { scope: Some(scope), revoked_at: now, ..Detail::default() };
                         lifts.push(Change::Lift(Lift::new(key, ids, u64::MAX, &detail)));
                     }
                 }
@@ -192,8 +192,7 @@ impl File {
         if self.source.lifts_removed {
             lifts.extend(before.values().filter(|(_, _, retain_until)| *retain_until >= now).map(
                 |(key, id, retain_until)| {
-                    let mut detail = Detail::default();
-                    detail.revoked_at = now;
+                    let detail = Detail { revoked_at: now, ..Detail::default() };
                     Change::Lift(Lift::new(*key, vec![*id], *retain_until, &detail))
                 },
             ));
@@ -243,7 +242,7 @@ impl Source {
     }
 
     /// The list, unless the file is as `seen`; else why not, and of which state of the file that is true.
-    fn read(&self, seen: Option<Stamp>) -> Result<Option<(Stamp, Vec<Listed>)>, (Option<Stamp>, String)> {
+    fn read(&self, seen: Option<Stamp>) -> Result<Option<Read>, (Option<Stamp>, String)> {
         let unreadable = |error: std::io::Error| (None, format!("it cannot be read: {error}"));
         // The file that is there now, by way of whatever links; what replaces it later is another one.
         let mut file = Opened::open(&self.path).map_err(unreadable)?;

@@ -245,9 +245,7 @@ impl Revocations {
                 continue;
             }
             let key = denylist.hasher().key(&scope);
-            let mut detail = Detail::default();
-            (detail.scope, detail.reason, detail.revoked_by) = (Some(scope), reason, revoked_by);
-            detail.revoked_at = revoked_at;
+            let detail = Detail { scope: Some(scope), reason, revoked_by, revoked_at };
             records.push(Record::new(key, id, cutoff, retain_until, &detail));
         }
         Ok(records)
