@@ -18,6 +18,8 @@ use super::{
     question::{Known, Question, times},
     strict::CompactJws,
 };
+#[cfg(feature = "streams")]
+use crate::revocation::ScopeKind;
 use crate::{
     counts::{Counts, Step},
     denylist::{Denylist, Found as Held, OutOfBounds, Why, bounds},
@@ -293,6 +295,18 @@ enum Opaque {
     Introspected(Box<Introspection>),
 }
 
+impl Opaque {
+    /// What opaque tokens are digested with.
+    #[cfg(feature = "streams")]
+    const fn keys(&self) -> &OpaqueKeys {
+        match self {
+            Self::Passed(keys) => keys,
+            #[cfg(feature = "introspection")]
+            Self::Introspected(introspection) => introspection.digests(),
+        }
+    }
+}
+
 impl<V: Verifier> Verify<V> {
     /// Verifies with `verifier`. Takes bearer tokens.
     pub fn new(verifier: V) -> Self {
@@ -402,21 +416,35 @@ impl<V: Verifier> sealed::Source for Verify<V> {
     #[cfg(feature = "streams")]
     fn carried(&self, head: Head<'_>, denylist: &Denylist, verified: Option<&Verified>) -> Option<Carried> {
         let known = verified.map(|of| Carried { keys: of.keys.clone(), exp: of.identity.exp() });
-        let (Some(keys), Some(credential)) = (&self.opaque, self.extractor.find(head.headers, head.uri).ok()?) else {
+        let (Some(opaque), Some(credential)) = (&self.opaque, self.extractor.find(head.headers, head.uri).ok()?) else {
             return known;
         };
         let token = credential.token();
         if CompactJws::looks_like(token) {
             return known;
         }
-        // It may be revoked under any of its digests.
-        let digests = keys.digests(token.as_bytes());
-        let digests = digests.map(|digest| Carried::of(&Claims::default().opaque(&digest), denylist));
-        known.into_iter().chain(digests).reduce(|mut all, more| {
-            all.keys.join(&more.keys);
-            all
-        })
+        joined_with_digests(known, opaque.keys(), token, denylist)
     }
+}
+
+/// With the keys of the digests of an opaque token: it may be revoked under any of them.
+#[cfg(feature = "streams")]
+pub(super) fn joined_with_digests(
+    known: Option<Carried>,
+    keys: &OpaqueKeys,
+    token: &str,
+    denylist: &Denylist,
+) -> Option<Carried> {
+    let digests = keys.digests(token.as_bytes());
+    let digests = digests.map(|digest| {
+        let Carried { keys, exp } = Carried::of(&Claims::default().opaque(&digest), denylist);
+        // The digest alone: the rest is of no issuer.
+        Carried { keys: keys.only(1 << ScopeKind::OpaqueToken as u32), exp }
+    });
+    known.into_iter().chain(digests).reduce(|mut all, more| {
+        all.keys.join(&more.keys);
+        all
+    })
 }
 
 impl<V> fmt::Debug for Verify<V> {

@@ -20,12 +20,16 @@ use self::{
     ask::{Asking, Server},
     held::{Cache, Held, Outcome},
 };
+#[cfg(feature = "streams")]
+use super::source::{Carried, joined_with_digests};
 use super::{
     ClaimNames, Claims, Extractor, OpaqueKeys,
     extract::Glance,
     question::{Known, Question},
     source::{Asked, Context, Found, Head, check_fresh, check_times, sealed},
 };
+#[cfg(feature = "streams")]
+use crate::{denylist::Denylist, token::Verified};
 use crate::{
     denylist::Found as Listed,
     policy::{MissingClaim, MissingIat, Policy},
@@ -183,6 +187,12 @@ impl Introspection {
         self.asking.counts()
     }
 
+    /// What tokens are digested with.
+    #[cfg(feature = "streams")]
+    pub(super) const fn digests(&self) -> &OpaqueKeys {
+        &self.digests
+    }
+
     /// Judges a token.
     pub(super) fn judge(&self, token: &str, context: Context<'_>) -> Result<Found, Rejection> {
         if let Some(held) = self.cache.get(token.as_bytes(), context.now) {
@@ -304,6 +314,13 @@ impl sealed::Source for Introspect {
 
     fn challenges_dpop(&self) -> bool {
         self.extractor.challenges_dpop()
+    }
+
+    #[cfg(feature = "streams")]
+    fn carried(&self, head: Head<'_>, denylist: &Denylist, verified: Option<&Verified>) -> Option<Carried> {
+        let known = verified.map(|of| Carried { keys: of.keys.clone(), exp: of.identity.exp() });
+        let Some(credential) = self.extractor.find(head.headers, head.uri).ok()? else { return known };
+        joined_with_digests(known, &self.introspection.digests, credential.token(), denylist)
     }
 }
 
