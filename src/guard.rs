@@ -197,6 +197,7 @@ impl<I: IdentitySource> Guard<I> {
         // Time has passed meanwhile.
         let context = self.asked().now();
         known.check_times(context)?;
+        known.check_claims(context)?;
         check_fresh(context)
     }
 

@@ -59,6 +59,7 @@
 //! | `directory-file` | users from a TOML file | |
 //! | `sync` | backends, the replica task, `Revocations` (needs tokio) | with `endpoint` |
 //! | `jwks-http` | key sets fetched and refreshed over HTTPS | |
+//! | `introspection` | opaque tokens that their issuer is asked about (RFC 7662) | |
 //! | `sqlite` | the embedded durable backend | |
 //! | `postgres` | users from PostgreSQL | |
 //! | `directory-file` | users from a TOML file, for the session and global routes | |

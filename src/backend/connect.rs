@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
-use super::{Backend, BackendError, BackendErrorKind, Lazy, Memory};
+use super::{Backend, BackendError, BackendErrorKind, File, Lazy, Memory};
 
 /// Opens the backend that a URL names, with its defaults:
 ///
 /// | URL | backend | feature |
 /// | --- | --- | --- |
 /// | `memory:` | [`Memory`], a new one each time | |
+/// | `file:///` and a path | [`File`], which is read-only | |
 /// | `sqlite://` and a path | `Sqlite` | `sqlite` |
 /// | `postgres://`, `postgresql://` | `Postgres` | `postgres` |
 /// | `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://` and their kin | `Redis` | `redis` |
@@ -20,6 +21,7 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Backend>, BackendError> {
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
     match scheme.as_str() {
         "memory" if url.len() == "memory:".len() => Ok(Arc::new(Memory::new())),
+        "file" => Ok(Arc::new(File::connect(url).await?)),
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Arc::new(super::Sqlite::connect(url).await?)),
         #[cfg(feature = "postgres")]
@@ -31,7 +33,7 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Backend>, BackendError> {
         scheme => {
             // The rest may hold a password.
             let what = format!(
-                "opening a backend by its URL: {scheme:?} is none of memory, sqlite, postgres, redis and nats, or its \
+                "opening a backend by its URL: {scheme:?} is none of memory, file, sqlite, postgres, redis and nats, or its \
                  feature is off in this build"
             );
             Err(BackendError::new(BackendErrorKind::Settings, what))
@@ -61,8 +63,7 @@ mod tests {
     #[tokio::test]
     async fn f11_what_is_not_known_is_an_error_and_not_memory() {
         assert!(connect("memory:").await.is_ok());
-        for url in ["", "memory", "memory:x", "reddis://:secret@host", "file:///x", "sqlite:x", "mysql://u:secret@h/d"]
-        {
+        for url in ["", "memory", "memory:x", "reddis://:secret@host", "file:x", "sqlite:x", "mysql://u:secret@h/d"] {
             let error = connect(url).await.err().map(|error| error.to_string());
             assert!(error.as_ref().is_some_and(|error| !error.contains("secret")), "{url}: {error:?}");
             let lazily = connect_lazily(url).await.err().map(|error| error.to_string());

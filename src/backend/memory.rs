@@ -69,12 +69,17 @@ impl Memory {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn position(&self, offset: u128) -> Position {
+    pub(super) fn position(&self, offset: u128) -> Position {
         Position::new(self.shared.incarnation.clone(), offset)
     }
 
+    /// Whether it is a place of this store.
+    pub(super) fn holds(&self, from: &Position) -> bool {
+        from.incarnation() == self.shared.incarnation && from.offset() <= *self.shared.last.borrow()
+    }
+
     /// The next changes after `offset`, up to a page.
-    fn after(&self, offset: u128) -> Vec<(u128, Change)> {
+    pub(super) fn after(&self, offset: u128) -> Vec<(u128, Change)> {
         let state = self.state();
         let from = state.log.partition_point(|(at, _)| *at <= offset);
         state.log[from..].iter().take(PAGE).cloned().collect()
@@ -114,9 +119,7 @@ impl Backend for Memory {
         from: Option<Position>,
         clock: &'a dyn Clock,
     ) -> BoxStream<'a, Result<Event, BackendError>> {
-        let last = *self.shared.last.borrow();
-        let ours = |from: &Position| from.incarnation() == self.shared.incarnation && from.offset() <= last;
-        let resume = from.filter(ours).map(|from| from.offset());
+        let resume = from.filter(|from| self.holds(from)).map(|from| from.offset());
         let start = stream::iter(resume.is_none().then_some(Ok(Event::Snapshot)));
         let changes = stream::unfold(
             (resume.unwrap_or(0), self.shared.last.subscribe(), true),

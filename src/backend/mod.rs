@@ -2,8 +2,10 @@
 
 pub mod conformance;
 mod connect;
+mod file;
 mod intent;
 mod lazy;
+pub(crate) mod list;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
@@ -29,6 +31,7 @@ pub use self::sqlite::Sqlite;
 pub(crate) use self::sqlite::create as create_private;
 pub use self::{
     connect::{connect, connect_lazily},
+    file::File,
     intent::Intent,
     lazy::Lazy,
     memory::Memory,
@@ -390,6 +393,8 @@ pub enum BackendErrorKind {
     Settings,
     /// What it holds cannot be read.
     Corrupt,
+    /// Nothing can be recorded in it.
+    ReadOnly,
 }
 
 impl BackendError {

@@ -253,7 +253,9 @@ impl Front {
 
     /// What the recorder has to end with it.
     fn ending(&self, target: Target, planned: &Planned) -> Option<(&Recorder, Ending)> {
-        let Observed { recorder, .. } = self.recorder.as_ref()?;
+        // Nothing ends where something is asked.
+        let ends = target.endpoint() != EndpointName::Introspection;
+        let Observed { recorder, .. } = self.recorder.as_ref().filter(|_| ends)?;
         let client = planned.plan.client.id();
         let ending = recorder.ending(reason(target), client).decisions(planned.plan.intent.revocations());
         let ending = planned.grants.iter().fold(ending, Ending::grant);
@@ -270,5 +272,6 @@ const fn reason(target: Target) -> &'static str {
         EndpointName::Global => "global_token_revocation",
         EndpointName::BackchannelLogout => "backchannel_logout",
         EndpointName::Events => "security_event",
+        EndpointName::Introspection => "introspection",
     }
 }

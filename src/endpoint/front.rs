@@ -12,9 +12,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    EndpointError, EndpointName, Endpoints, FrontFuture, Mode, Target, forward,
+    EndpointError, EndpointName, Endpoints, FrontFuture, IntrospectionOverlay, Mode, Target, forward,
     metadata::{self, Metadata},
-    observe,
+    observe, overlay,
     refusal::Refusal,
     route::{Match, Route, Routes},
 };
@@ -47,6 +47,7 @@ pub(super) struct Front {
     pub(super) modes: [Mode; EndpointName::ALL.len()],
     pub(super) metadata: Option<Metadata>,
     pub(super) recorder: Option<Observed>,
+    pub(super) overlay: Option<IntrospectionOverlay>,
 }
 
 /// A recorder and the token endpoint that it listens to.
@@ -62,6 +63,7 @@ enum Way {
     Endpoint(Target),
     Metadata,
     Token,
+    Introspection,
     Ambiguous,
 }
 
@@ -74,11 +76,11 @@ impl<I: IdentitySource, D> FrontLayer<I, D> {
     /// Where `layer` checks another denylist than the one that the endpoints write to.
     pub fn new(layer: RevocationLayer<I, D>, endpoints: Endpoints) -> Result<Self, EndpointError> {
         endpoints.check(layer.guard().denylist())?;
-        let front = Front { endpoints, modes: Default::default(), metadata: None, recorder: None };
+        let front = Front { endpoints, modes: Default::default(), metadata: None, recorder: None, overlay: None };
         Ok(Self { layer, front: Arc::new(front) })
     }
 
-    /// Who answers requests to an endpoint.
+    /// Who answers requests to an endpoint. Introspection answers by itself always; see [`FrontLayer::introspection`].
     pub fn mode(mut self, endpoint: EndpointName, mode: Mode) -> Self {
         Arc::make_mut(&mut self.front).modes[endpoint as usize] = mode;
         self
@@ -122,6 +124,19 @@ impl<I: IdentitySource, D> FrontLayer<I, D> {
     #[cfg(feature = "streams")]
     pub fn end_streams(self, options: crate::streams::EndStreams) -> crate::streams::EndStreamsLayer<Self> {
         crate::streams::EndStreamsLayer::around(Self { layer: self.layer.open_streams(options), ..self })
+    }
+
+    /// Has the introspection endpoint of the service behind answer `{"active":false}` for what is revoked here.
+    ///
+    /// # Errors
+    ///
+    /// Where an endpoint of this layer has the same path.
+    pub fn introspection(mut self, overlay: IntrospectionOverlay) -> Result<Self, EndpointError> {
+        if let Some(((), path)) = overlay.routes.iter().find(|(_, path)| self.front.endpoints.find(path).is_some()) {
+            return Err(EndpointError::SamePath { path: path.to_owned() });
+        }
+        Arc::make_mut(&mut self.front).overlay = Some(overlay);
+        Ok(self)
     }
 
     /// Learns from the answers of the token endpoint at this path which tokens belong together.
@@ -168,6 +183,13 @@ impl Front {
         if self.metadata.is_some() && metadata::is_document(path) {
             return Some(Way::Metadata);
         }
+        if let Some(overlay) = &self.overlay {
+            match overlay.routes.find(path) {
+                Match::Exact(()) => return Some(Way::Introspection),
+                Match::Ambiguous(()) => return Some(Way::Ambiguous),
+                Match::Other => {}
+            }
+        }
         match self.recorder.as_ref()?.routes.find(path) {
             Match::Exact(()) => Some(Way::Token),
             Match::Ambiguous(()) => Some(Way::Ambiguous),
@@ -177,6 +199,7 @@ impl Front {
 
     pub(super) const fn mode(&self, target: Target) -> Mode {
         match target {
+            Target::Endpoint(EndpointName::Introspection) => Mode::Terminate,
             Target::Endpoint(endpoint) => self.modes[endpoint as usize],
             Target::Ambiguous(_) => Mode::Terminate,
         }
@@ -243,6 +266,10 @@ where
             }
             Way::Metadata => metadata::run(front, request, ready).boxed(),
             // `Authorization: Basic` authenticates the client; anything else there is a token, and is checked as one.
+            Way::Introspection if observe::is_basic(request.headers()) => {
+                overlay::run(front, request, ready.into_inner()).boxed()
+            }
+            Way::Introspection => overlay::run(front, request, ready).boxed(),
             Way::Token if observe::is_basic(request.headers()) => {
                 observe::run(front, request, ready.into_inner()).boxed()
             }

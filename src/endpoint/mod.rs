@@ -44,6 +44,7 @@ mod front;
 mod future;
 mod global;
 mod intake;
+mod introspection;
 mod json;
 mod layer;
 mod limit;
@@ -54,6 +55,7 @@ mod mode;
 #[cfg(feature = "signals")]
 mod notify;
 mod observe;
+mod overlay;
 mod plan;
 #[cfg(feature = "signals")]
 mod post;
@@ -85,7 +87,7 @@ pub use self::certificate::{CertificateHeader, CertificateName, ClientCertificat
 use self::{
     audit::Listeners,
     intake::Context,
-    plan::{Done, Plan, Reach, Refused},
+    plan::{Done, Intent, Plan, Reach, Refused},
     refusal::Refusal,
     replay::Claimed,
     route::{Match, Route, Routes},
@@ -96,9 +98,11 @@ pub use self::{
     front::{FrontLayer, FrontService},
     future::{EndpointFuture, FrontFuture},
     global::{CutoffChoice, GlobalEndpoint, UnknownUser},
+    introspection::IntrospectionEndpoint,
     layer::EndpointLayer,
     limit::{FailureLimit, PeerAddress},
     mode::Mode,
+    overlay::IntrospectionOverlay,
     presented::{Presented, Secret},
     profile::Profile,
     registry::{Clients, ClientsError, RegisteredClient, SecretMethod},
@@ -137,6 +141,7 @@ pub struct Endpoints {
     logout: Option<Arc<BackchannelLogoutEndpoint>>,
     #[cfg(feature = "signals")]
     events: Option<Arc<EventsEndpoint>>,
+    introspection: Option<Arc<IntrospectionEndpoint>>,
     #[cfg(feature = "mtls")]
     hearsay: certificate::Hearsay,
 }
@@ -166,6 +171,7 @@ impl Endpoints {
             logout: None,
             #[cfg(feature = "signals")]
             events: None,
+            introspection: None,
             #[cfg(feature = "mtls")]
             hearsay: certificate::Hearsay::default(),
         }
@@ -221,6 +227,12 @@ impl Endpoints {
         self.events.as_deref().map(EventsEndpoint::counts)
     }
 
+    /// Answers introspection (RFC 7662).
+    pub fn introspection(mut self, endpoint: IntrospectionEndpoint) -> Self {
+        self.introspection = Some(Arc::new(endpoint));
+        self.routed()
+    }
+
     /// Gives a record of every decision to `sink`, before it is answered. There can be several.
     pub fn audit(mut self, sink: impl AuditSink) -> Self {
         self.listeners.add_sink(sink);
@@ -265,6 +277,7 @@ impl Endpoints {
             (EndpointName::BackchannelLogout, self.logout.as_deref().map(BackchannelLogoutEndpoint::route)),
             #[cfg(feature = "signals")]
             (EndpointName::Events, self.events.as_deref().map(EventsEndpoint::route)),
+            (EndpointName::Introspection, self.introspection.as_deref().map(IntrospectionEndpoint::route)),
         ];
         for (endpoint, own) in own {
             let usual = || self.profile.ways().path(endpoint).and_then(|path| Route::new(path).ok());
@@ -289,7 +302,7 @@ impl Endpoints {
             let logout = self.logout.as_deref().map(BackchannelLogoutEndpoint::clients);
             all.chain(logout).chain(self.events.as_deref().map(EventsEndpoint::clients))
         };
-        all
+        all.chain(self.introspection.as_deref().map(IntrospectionEndpoint::clients))
     }
 
     /// Removes what the sender of a request may not say of certificates: neither we nor the service behind believe it.
@@ -321,6 +334,7 @@ impl Endpoints {
             EndpointName::Token => self.token.is_some(),
             EndpointName::Session => self.session.is_some(),
             EndpointName::Global => self.global.is_some(),
+            EndpointName::Introspection => self.introspection.is_some(),
             #[cfg(feature = "signals")]
             EndpointName::BackchannelLogout => self.logout.is_some(),
             #[cfg(feature = "signals")]
@@ -384,6 +398,10 @@ impl Endpoints {
             },
             Target::Endpoint(EndpointName::Global) => match &self.global {
                 Some(global) => global.plan(&context, head, body).await,
+                None => ambiguous(),
+            },
+            Target::Endpoint(EndpointName::Introspection) => match &self.introspection {
+                Some(introspection) => introspection.plan(&context, head, body).await,
                 None => ambiguous(),
             },
             #[cfg(feature = "signals")]
@@ -473,6 +491,10 @@ impl Endpoints {
         besides: Vec<Revocation>,
     ) -> Answer {
         let Plan { client, intent, success, reach, body: _ } = plan;
+        if let Intent::Told = intent {
+            // It is no decision, and there may be many.
+            return success;
+        }
         let (mut done, result) = intent.commit(&self.revocations, announced, besides).await;
         let answer = match result {
             Ok(()) => success,

@@ -42,6 +42,8 @@ pub(super) enum Intent {
     Accounts(Vec<Account>, Vec<Revocation>),
     /// Nothing, and the answer does not say so; why is for the logs.
     Nothing(&'static str),
+    /// Nothing, since something was asked: that is told.
+    Told,
 }
 
 /// A request that was refused, and whose it was as far as that is known.
@@ -95,7 +97,7 @@ impl Intent {
             Self::Revoke(revocations) => revocations,
             #[cfg(feature = "signals")]
             Self::Accounts(_, revocations) => revocations,
-            Self::Nothing(_) => &[],
+            Self::Nothing(_) | Self::Told => &[],
         }
     }
 
@@ -138,6 +140,7 @@ impl Intent {
             #[cfg(feature = "signals")]
             Self::Accounts(_, all) => (all, "covered"),
             Self::Nothing(why) => (Vec::new(), why),
+            Self::Told => return (Done { outcome: "told", ..Done::default() }, Ok(())),
         };
         let both = all.iter().chain(&besides).cloned();
         let recorded = match announced {

@@ -13,6 +13,7 @@ use super::{EndpointName, SeveralUsers, UnknownUser, Unowned};
 /// | global token revocation | `/oauth/global-token-revocation` | `/jans-auth/restv1/global-token-revocation` | no path of its own |
 /// | logout tokens | `/backchannel_logout` | the same | the same |
 /// | security events | `/events` | the same | the same |
+/// | introspection | `/oauth/introspect` | `/jans-auth/restv1/introspection` | no path of its own |
 /// | scope missing | 403 `insufficient_scope` | 401 `invalid_request` | as the standard |
 /// | unknown user, global | 404 | 204 | 404 |
 /// | no token at all to revoke | 200 | 200 | 400 `unsupported_token_type` |
@@ -42,6 +43,7 @@ pub(super) struct Ways {
     pub(super) token_path: &'static str,
     pub(super) session_path: Option<&'static str>,
     pub(super) global_path: Option<&'static str>,
+    pub(super) introspection_path: Option<&'static str>,
     pub(super) basic_challenge: HeaderValue,
     /// Whoever is refused is asked for Basic, whatever they tried.
     pub(super) always_challenges: bool,
@@ -71,6 +73,7 @@ static STANDARD: Ways = Ways {
     token_path: "/oauth/revoke",
     session_path: Some("/oauth/revoke_session"),
     global_path: Some("/oauth/global-token-revocation"),
+    introspection_path: Some("/oauth/introspect"),
     basic_challenge: HeaderValue::from_static("Basic realm=\"revocation\""),
     always_challenges: false,
     no_scope: (StatusCode::FORBIDDEN, "insufficient_scope"),
@@ -91,6 +94,7 @@ static JANSSEN: Ways = Ways {
     token_path: "/jans-auth/restv1/revoke",
     session_path: Some("/jans-auth/restv1/revoke_session"),
     global_path: Some("/jans-auth/restv1/global-token-revocation"),
+    introspection_path: Some("/jans-auth/restv1/introspection"),
     basic_challenge: HeaderValue::from_static("Basic realm=\"jans-auth\""),
     always_challenges: true,
     no_scope: (StatusCode::UNAUTHORIZED, "invalid_request"),
@@ -111,6 +115,7 @@ static TOKEN_AUTHORITY: Ways = Ways {
     token_path: "/oauth/revoke",
     session_path: None,
     global_path: None,
+    introspection_path: None,
     basic_challenge: HeaderValue::from_static("Basic realm=\"revocation\""),
     always_challenges: false,
     no_scope: (StatusCode::FORBIDDEN, "insufficient_scope"),
@@ -150,6 +155,7 @@ impl Ways {
             EndpointName::Global => self.global_path,
             EndpointName::BackchannelLogout => Some("/backchannel_logout"),
             EndpointName::Events => Some("/events"),
+            EndpointName::Introspection => self.introspection_path,
         }
     }
 }

@@ -92,6 +92,8 @@ pub(super) enum Refusal {
     ClientsUnavailable,
     /// The revocation was not recorded: nothing is pretended.
     NotRecorded,
+    /// Whether the token is revoked cannot be told now.
+    CannotTell,
     /// The service behind did not answer in time: what it did is not known.
     NoAnswer,
     /// The certificate that a proxy tells of can be read in no way, or in two.
@@ -189,6 +191,7 @@ impl Refusal {
                 | Self::NotLoggedOut
                 | Self::AssertionKeys
                 | Self::NotRecorded
+                | Self::CannotTell
                 | Self::NoAnswer
         )
     }
@@ -209,6 +212,7 @@ impl Refusal {
             | Self::ClientsUnavailable
             | Self::DirectoryUnavailable
             | Self::NotRecorded
+            | Self::CannotTell
             | Self::NoAnswer => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -275,6 +279,7 @@ impl Refusal {
             Self::UnknownUser => "The user is not known here",
             Self::SeveralUsers => "Several users match, and nothing was revoked",
             Self::NotLoggedOut => "The user could not be logged out; try again",
+            Self::CannotTell => "Whether the token is revoked cannot be told now; try again",
             Self::NoAnswer => "The server did not answer in time; try again",
             Self::KeyNotAvailable
             | Self::ClientsUnavailable
@@ -324,6 +329,7 @@ impl Refusal {
             Self::KeyNotAvailable => "key_not_available",
             Self::ClientsUnavailable => "clients_unavailable",
             Self::NotRecorded => "not_recorded",
+            Self::CannotTell => "cannot_tell",
             Self::NoAnswer => "no_answer",
             Self::Certificate => "malformed_certificate",
             Self::AccessToken => "invalid_token",

@@ -22,11 +22,14 @@ pub enum EndpointName {
     BackchannelLogout,
     /// The receiver of security events (RFC 8935).
     Events,
+    /// Introspection (RFC 7662).
+    Introspection,
 }
 
 impl EndpointName {
     /// Every endpoint.
-    pub const ALL: [Self; 5] = [Self::Token, Self::Session, Self::Global, Self::BackchannelLogout, Self::Events];
+    pub const ALL: [Self; 6] =
+        [Self::Token, Self::Session, Self::Global, Self::BackchannelLogout, Self::Events, Self::Introspection];
 
     /// The name used in configuration, logs and records.
     pub const fn as_str(self) -> &'static str {
@@ -36,6 +39,7 @@ impl EndpointName {
             Self::Global => "global",
             Self::BackchannelLogout => "backchannel_logout",
             Self::Events => "events",
+            Self::Introspection => "introspection",
         }
     }
 }

@@ -185,6 +185,7 @@ impl TokenEndpoint {
         let mut why = "";
         for token in tokens {
             match self.one(context, client, token, by_jti).await? {
+                Intent::Told => {}
                 Intent::Nothing(nothing) => why = nothing,
                 Intent::Revoke(some) => each.extend(some),
                 // No token is an account.

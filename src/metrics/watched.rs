@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct Failures([[AtomicU64; KINDS.len()]; OPERATIONS.len()]);
 
 const OPERATIONS: [&str; 5] = ["publish", "follow", "lookup", "heartbeat", "other"];
-const KINDS: [&str; 4] = ["unavailable", "settings", "corrupt", "unanswered"];
+const KINDS: [&str; 5] = ["unavailable", "settings", "corrupt", "unanswered", "read_only"];
 
 #[derive(Clone, Copy)]
 enum Operation {
@@ -49,6 +49,7 @@ impl Failures {
                 BackendErrorKind::Unavailable => 0,
                 BackendErrorKind::Settings => 1,
                 BackendErrorKind::Corrupt => 2,
+                BackendErrorKind::ReadOnly => 4,
             },
         );
     }

@@ -261,12 +261,18 @@ impl Recorder {
     ///
     /// Where the store cannot be read.
     pub async fn is_usable(&self, token: &str) -> Result<bool, BackendError> {
-        let Some((grant, member)) = self.find(token).await? else { return Ok(false) };
+        Ok(self.usable(token).await?.is_some())
+    }
+
+    /// The same, and what is known of it.
+    pub(crate) async fn usable(&self, token: &str) -> Result<Option<(Grant, Member)>, BackendError> {
+        let Some((grant, member)) = self.find(token).await? else { return Ok(None) };
         let denylist = self.revocations.denylist();
         let over = member.expires.saturating_add(denylist.lifetimes().leeway_secs()) <= denylist.now().unix();
         // What a stale list is good for, the guard decides.
         let revoked = || matches!(self.check(&grant, &member), Err(Denied::InvalidGrant));
-        Ok(member.kind == MemberKind::Access && !over && !grant.ended && !revoked())
+        let usable = member.kind == MemberKind::Access && !over && !grant.ended && !revoked();
+        Ok(usable.then_some((grant, member)))
     }
 
     /// The grants that a scope is about, those included that have ended.

@@ -13,6 +13,8 @@ mod look_up;
 mod publisher;
 mod repair;
 mod replica;
+#[cfg(all(feature = "jwt", feature = "endpoint"))]
+mod snapshot;
 mod standing;
 
 use std::{
@@ -34,6 +36,8 @@ pub(crate) use self::accounts::{Account, Word};
 #[cfg(feature = "endpoint")]
 pub(crate) use self::intended::Intended;
 pub(crate) use self::repair::Snapshot;
+#[cfg(all(feature = "jwt", feature = "endpoint"))]
+pub use self::snapshot::{Imported, SignedSnapshot, SnapshotError, SnapshotVerifier};
 use self::{
     agreement::Agreed,
     announce::Announcements,

@@ -4,6 +4,8 @@ mod cache;
 mod extract;
 mod first_level;
 mod identity;
+#[cfg(feature = "introspection")]
+mod introspection;
 mod json;
 #[cfg(feature = "jwt")]
 mod jwt;
@@ -14,6 +16,13 @@ pub(crate) mod source;
 mod strict;
 mod verifier;
 
+#[cfg(feature = "introspection")]
+#[doc(hidden)]
+pub use self::introspection::read_introspection_answer;
+#[cfg(feature = "introspection")]
+pub use self::introspection::{
+    Introspect, Introspection, IntrospectionCounts, IntrospectionCredentials, IntrospectionError,
+};
 #[cfg(feature = "jwt")]
 pub use self::jwt::{
     Algorithm, Issuer, JwtConfigError, JwtVerifier, JwtVerifierBuilder, KeyError, Keys, SignError, SigningKey,
@@ -37,14 +46,12 @@ pub use self::{
 
 #[cfg(feature = "streams")]
 pub(crate) use self::source::Carried;
+#[cfg(feature = "sync")]
+pub(crate) use self::strict::{Malformed, Members};
 pub(crate) use self::{
     cache::Verified,
     question::{Known, Question},
     source::{Asked, Found, Head, check_fresh},
 };
 #[cfg(feature = "endpoint")]
-pub(crate) use self::{
-    extract::MAX_TOKEN,
-    json::Raw,
-    strict::{CompactJws, Malformed, Members},
-};
+pub(crate) use self::{extract::MAX_TOKEN, json::Raw, strict::CompactJws};

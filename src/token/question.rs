@@ -1,9 +1,9 @@
 use std::{fmt, future::Future, iter, pin::Pin, sync::Arc};
 
 use super::{
-    Claims, ScopeKeys,
+    Claims, ScopeKeys, VerifiedClaims as _,
     cache::Verified,
-    source::{Context, check_times},
+    source::{Context, check_claims, check_times},
 };
 use crate::reject::Rejection;
 
@@ -35,6 +35,8 @@ pub(crate) struct Known {
     /// `iat` and `exp`; none of an opaque token without times of its own.
     times: Option<(Option<u64>, Option<u64>)>,
     verified: Option<Arc<Verified>>,
+    /// Whether its claims are heard of for the first time.
+    is_new: bool,
 }
 
 impl Question {
@@ -50,18 +52,38 @@ impl Question {
 impl Known {
     /// By claims that were verified outside.
     pub(crate) fn of_claims(claims: &Claims<'_>, keys: ScopeKeys) -> Self {
-        Self { keys, digests: Box::default(), times: times(claims), verified: None }
+        Self { keys, digests: Box::default(), times: times(claims), verified: None, is_new: false }
     }
 
     /// By what the source has verified.
     pub(crate) fn of(verified: Arc<Verified>) -> Self {
         let times = Some((verified.identity.iat(), verified.identity.exp()));
-        Self { keys: verified.keys.clone(), digests: Box::default(), times, verified: Some(verified) }
+        Self { keys: verified.keys.clone(), digests: Box::default(), times, verified: Some(verified), is_new: false }
+    }
+
+    /// The same of an opaque token, with further keys.
+    #[cfg(feature = "introspection")]
+    pub(super) fn with_digests(verified: Arc<Verified>, digests: Box<[ScopeKeys]>) -> Self {
+        Self { digests, ..Self::of(verified) }
+    }
+
+    /// By what its issuer has just told.
+    #[cfg(feature = "introspection")]
+    pub(super) fn told(verified: Arc<Verified>, digests: Box<[ScopeKeys]>) -> Self {
+        Self { is_new: true, ..Self::with_digests(verified, digests) }
     }
 
     /// All keys that may be revoked.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &ScopeKeys> {
         iter::once(&self.keys).chain(&self.digests)
+    }
+
+    /// The policies for claims that are left out, where nobody has looked yet.
+    pub(crate) fn check_claims(&self, context: Context<'_>) -> Result<(), Rejection> {
+        match &self.verified {
+            Some(verified) if self.is_new => check_claims(&verified.identity.claims(), context),
+            _ => Ok(()),
+        }
     }
 
     /// Its times, as the doors hold them against the clock on every request.

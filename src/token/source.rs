@@ -9,6 +9,8 @@ use std::{
 
 use http::{Extensions, HeaderMap, Uri};
 
+#[cfg(feature = "introspection")]
+use super::Introspection;
 use super::{
     Claims, ExtractError, Extractor, OpaqueKeys, ScopeKeys, TokenCacheConfig, VerifiedClaims, Verifier, VerifyError,
     cache::{TokenCache, Verified},
@@ -16,6 +18,8 @@ use super::{
     question::{Known, Question, times},
     strict::CompactJws,
 };
+#[cfg(feature = "streams")]
+use crate::revocation::ScopeKind;
 use crate::{
     counts::{Counts, Step},
     denylist::{Denylist, Found as Held, OutOfBounds, Why, bounds},
@@ -85,7 +89,7 @@ impl Carried {
     }
 }
 
-mod sealed {
+pub(super) mod sealed {
     /// Says which token a request carries and whether it may pass.
     pub trait Source: Send + Sync + 'static {
         #[doc(hidden)]
@@ -278,7 +282,29 @@ pub struct Verify<V> {
     verifier: V,
     extractor: Extractor,
     cache: TokenCache,
-    opaque: Option<OpaqueKeys>,
+    opaque: Option<Opaque>,
+}
+
+/// What becomes of opaque tokens.
+#[derive(Debug)]
+enum Opaque {
+    /// They pass unless their digest is revoked.
+    Passed(OpaqueKeys),
+    /// Their issuer is asked.
+    #[cfg(feature = "introspection")]
+    Introspected(Box<Introspection>),
+}
+
+impl Opaque {
+    /// What opaque tokens are digested with.
+    #[cfg(feature = "streams")]
+    const fn keys(&self) -> &OpaqueKeys {
+        match self {
+            Self::Passed(keys) => keys,
+            #[cfg(feature = "introspection")]
+            Self::Introspected(introspection) => introspection.digests(),
+        }
+    }
 }
 
 impl<V: Verifier> Verify<V> {
@@ -308,7 +334,15 @@ impl<V: Verifier> Verify<V> {
     ///
     /// Nothing here can verify them: the service behind must. Without this they are refused.
     pub fn opaque(mut self, keys: OpaqueKeys) -> Self {
-        self.opaque = Some(keys);
+        self.opaque = Some(Opaque::Passed(keys));
+        self
+    }
+
+    /// Asks their issuer about opaque tokens (whatever is not shaped like a JWT). Without this, and without
+    /// [`Verify::opaque`], they are refused.
+    #[cfg(feature = "introspection")]
+    pub fn introspect(mut self, introspection: Introspection) -> Self {
+        self.opaque = Some(Opaque::Introspected(Box::new(introspection)));
         self
     }
 
@@ -323,7 +357,12 @@ impl<V: Verifier> Verify<V> {
         Ok(verified)
     }
 
-    fn judge_opaque(keys: &OpaqueKeys, token: &str, context: Context<'_>) -> Result<Found, Rejection> {
+    fn judge_opaque(opaque: &Opaque, token: &str, context: Context<'_>) -> Result<Found, Rejection> {
+        let keys = match opaque {
+            Opaque::Passed(keys) => keys,
+            #[cfg(feature = "introspection")]
+            Opaque::Introspected(introspection) => return introspection.judge(token, context),
+        };
         for digest in keys.digests(token.as_bytes()) {
             check_revoked(&Claims::default().opaque(&digest).keys(context.denylist.hasher()), context)?;
         }
@@ -352,8 +391,8 @@ impl<V: Verifier> sealed::Source for Verify<V> {
                 let known = if looked_up { None } else { self.cache.get(token.as_bytes(), epoch, asked.counts) };
                 match (known, &self.opaque) {
                     (Some(verified), _) => (verified, context),
-                    (None, Some(keys)) if !CompactJws::looks_like(token) => {
-                        return Self::judge_opaque(keys, token, context);
+                    (None, Some(opaque)) if !CompactJws::looks_like(token) => {
+                        return Self::judge_opaque(opaque, token, context);
                     }
                     (None, _) => (self.verify(token, epoch, context)?, context),
                 }
@@ -377,21 +416,35 @@ impl<V: Verifier> sealed::Source for Verify<V> {
     #[cfg(feature = "streams")]
     fn carried(&self, head: Head<'_>, denylist: &Denylist, verified: Option<&Verified>) -> Option<Carried> {
         let known = verified.map(|of| Carried { keys: of.keys.clone(), exp: of.identity.exp() });
-        let (Some(keys), Some(credential)) = (&self.opaque, self.extractor.find(head.headers, head.uri).ok()?) else {
+        let (Some(opaque), Some(credential)) = (&self.opaque, self.extractor.find(head.headers, head.uri).ok()?) else {
             return known;
         };
         let token = credential.token();
         if CompactJws::looks_like(token) {
             return known;
         }
-        // It may be revoked under any of its digests.
-        let digests = keys.digests(token.as_bytes());
-        let digests = digests.map(|digest| Carried::of(&Claims::default().opaque(&digest), denylist));
-        known.into_iter().chain(digests).reduce(|mut all, more| {
-            all.keys.join(&more.keys);
-            all
-        })
+        joined_with_digests(known, opaque.keys(), token, denylist)
     }
+}
+
+/// With the keys of the digests of an opaque token: it may be revoked under any of them.
+#[cfg(feature = "streams")]
+pub(super) fn joined_with_digests(
+    known: Option<Carried>,
+    keys: &OpaqueKeys,
+    token: &str,
+    denylist: &Denylist,
+) -> Option<Carried> {
+    let digests = keys.digests(token.as_bytes());
+    let digests = digests.map(|digest| {
+        let Carried { keys, exp } = Carried::of(&Claims::default().opaque(&digest), denylist);
+        // The digest alone: the rest is of no issuer.
+        Carried { keys: keys.only(1 << ScopeKind::OpaqueToken as u32), exp }
+    });
+    known.into_iter().chain(digests).reduce(|mut all, more| {
+        all.keys.join(&more.keys);
+        all
+    })
 }
 
 impl<V> fmt::Debug for Verify<V> {

@@ -88,7 +88,7 @@ impl<'a> Members<'a> {
     }
 
     /// Every member, in order.
-    #[cfg(feature = "endpoint")]
+    #[cfg(feature = "sync")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Raw<'a>)> {
         self.0.iter().map(|member| (&*member.name, member.value))
     }
@@ -98,7 +98,7 @@ impl<'a> Members<'a> {
     }
 
     /// Whether there are no members but these.
-    #[cfg(feature = "endpoint")]
+    #[cfg(feature = "sync")]
     pub(crate) fn are_only(&self, known: &[&str]) -> bool {
         self.0.iter().all(|member| known.contains(&&*member.name))
     }

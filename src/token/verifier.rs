@@ -62,6 +62,8 @@ pub enum VerifyError {
     NotYetValid,
     /// It has no `exp`, or one further away than the longest lifetime allowed.
     LivesTooLong,
+    /// Its issuer says that it is not active (RFC 7662 §2.2).
+    Inactive,
     /// The key may exist but is not here yet: it is being fetched.
     KeyNotAvailable,
 }
@@ -79,6 +81,7 @@ impl VerifyError {
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::LivesTooLong => "lives_too_long",
+            Self::Inactive => "inactive",
             Self::KeyNotAvailable => "key_not_available",
         }
     }
@@ -96,6 +99,7 @@ impl fmt::Display for VerifyError {
             Self::Expired => "the token has expired",
             Self::NotYetValid => "the token is not valid yet",
             Self::LivesTooLong => "the token has no expiry, or one too far away",
+            Self::Inactive => "the token's issuer says that it is not active",
             Self::KeyNotAvailable => "the token's key is being fetched",
         })
     }

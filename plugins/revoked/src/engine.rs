@@ -10,9 +10,9 @@ use tower_revocation::{
     denylist::Why,
     directory::{Directory, RecordedDirectory},
     endpoint::{
-        EndpointName, Endpoints, EventReceiver, FrontLayer, GlobalEndpoint, Incomplete, LogoutNotices, Mode, Polling,
-        Profile, SessionEndpoint, SeveralUsers, SignedRequests, Switches, TokenEndpoint, UnknownUser, Wait,
-        metadata::Metadata,
+        Clients, EndpointName, Endpoints, EventReceiver, FrontLayer, GlobalEndpoint, Incomplete, IntrospectionEndpoint,
+        IntrospectionOverlay, LogoutNotices, Mode, Polling, Profile, SessionEndpoint, SeveralUsers, SignedRequests,
+        Switches, TokenEndpoint, UnknownUser, Wait, metadata::Metadata,
     },
     metrics::Metrics,
     recorder::{Recorder, Replay},
@@ -51,6 +51,8 @@ pub struct Engine {
     /// Ended with it.
     polls: Vec<(String, Polling)>,
     notices: Option<LogoutNotices>,
+    /// What opaque tokens are digested with, where there can be any.
+    opaque: Option<OpaqueKeys>,
     config: ArcSwap<Config>,
     denials: Denials,
 }
@@ -95,10 +97,9 @@ pub struct Counts {
     pub would_end_streams: u64,
 }
 
-/// A recorder, and the key of its digests.
+/// A recorder.
 struct Learns {
     recorder: Recorder,
-    keys: OpaqueKeys,
 }
 
 struct Verifiers {
@@ -174,7 +175,7 @@ impl Engine {
     async fn start_on(backend: impl backend::Backend, config: Config, run: Run) -> Result<Arc<Self>, EngineError> {
         refuse_what_is_not_there_yet(&config)?;
         let verifiers = Verifiers::new(&config)?;
-        let keys = config.recorder.as_ref().map(|section| parts::digest_key(&config, section, run)).transpose()?;
+        let keys = parts::digest_key(&config, run)?;
         let digest_key = keys.as_ref().map(|keys| keys.current_id().to_owned());
         let sync = parts::sync(&config, digest_key);
         let revocations = Revocations::start_unloaded(backend, sync).await.map_err(EngineError::Start)?;
@@ -200,6 +201,12 @@ impl Engine {
         let mut source = Verify::new(Arc::clone(&verifiers.access)).extractor(extractor.clone());
         let mut probe = Verify::new(Arc::clone(&verifiers.access));
         let mut learns = None;
+        if let (Some(section), Some(keys)) = (&config.introspection, &keys) {
+            let asked = || parts::introspection(&config, section, keys.clone());
+            source = source.introspect(asked()?);
+            probe = probe.introspect(asked()?);
+        }
+        let opaque = keys.clone();
         if let (Some(section), Some(keys)) = (&config.recorder, keys) {
             source = source.opaque(keys.clone());
             probe = probe.opaque(keys.clone());
@@ -211,7 +218,7 @@ impl Engine {
             if config.profile == config::Profile::TokenAuthority {
                 recorder = recorder.replay(Replay::TokenAuthority).refresh_ends_access(true);
             }
-            learns = Some(Learns { recorder, keys });
+            learns = Some(Learns { recorder });
         }
         let policy = parts::policy(&config);
         let guard = Guard::new(Arc::clone(denylist), source, policy).challenge(challenge.clone());
@@ -222,7 +229,7 @@ impl Engine {
         let sender = parts::logout_sender(&config, learns.as_ref().map(|learns| learns.recorder.clone()))?;
         let notices = sender.map(|sender| sender.start().map_err(|error| Fault::new("logout_sender", error)));
         let notices = notices.transpose()?;
-        let routes = Routes::new(&config, &revocations, &guard, &verifiers, learns.as_ref(), notices.as_ref()).await?;
+        let routes = Routes::new(&config, &revocations, &guard, &verifiers, learns.as_ref(), notices.as_ref(), opaque.as_ref()).await?;
         let routes = Arc::new(ArcSwap::from_pointee(routes));
         let mut polls = Vec::new();
         for ((key, poll), section) in parts::polls(&config)?
@@ -236,6 +243,7 @@ impl Engine {
             }
         }
         Ok(Self {
+            opaque,
             guard,
             vouched,
             probe,
@@ -284,6 +292,7 @@ impl Engine {
             &self.verifiers,
             self.learns.as_ref(),
             self.notices.as_ref(),
+            self.opaque.as_ref(),
         )
         .await?;
         self.verifiers.replace(&config)?;
@@ -337,6 +346,11 @@ impl Engine {
         self.learns.is_some() || self.config.load().tokens.unknown_session == config::Missing::Deny
     }
 
+    /// Whether a request may wait for somebody else's answer.
+    pub fn waits(&self) -> bool {
+        self.asks() || self.config.load().introspection.is_some()
+    }
+
     /// Holds a request that the guard let pass against what recorder and directory know: an opaque token has to be one
     /// that was seen issued, and, if that is asked for, a token's session has to be known.
     ///
@@ -387,7 +401,8 @@ impl Engine {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| malformed)?;
         value.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, value);
-        let passed = self.probe.check(&Method::GET, &Uri::from_static("/"), &headers, &Extensions::new())?;
+        let (uri, none) = (Uri::from_static("/"), Extensions::new());
+        let passed = self.probe.check_or_ask(&Method::GET, &uri, &headers, &none).await?;
         if self.asks() {
             self.known_token(passed.identity(), Some(token)).await?;
         }
@@ -444,9 +459,9 @@ impl Engine {
         self.learns.as_ref().map(|learns| &learns.recorder)
     }
 
-    /// The keys that opaque tokens are digested with, where there is a recorder.
-    pub fn opaque_keys(&self) -> Option<&OpaqueKeys> {
-        self.learns.as_ref().map(|learns| &learns.keys)
+    /// The keys that opaque tokens are digested with, where they are known by a recorder or asked about.
+    pub const fn opaque_keys(&self) -> Option<&OpaqueKeys> {
+        self.opaque.as_ref()
     }
 
     /// The endpoints that there are, as they are switched now.
@@ -545,6 +560,7 @@ impl Routes {
         verifiers: &Verifiers,
         learns: Option<&Learns>,
         notices: Option<&LogoutNotices>,
+        opaque: Option<&OpaqueKeys>,
     ) -> Result<Self, EngineError> {
         let users = parts::directory(config).await?;
         let directory: Arc<dyn Directory> = match learns {
@@ -566,11 +582,12 @@ impl Routes {
                 token = token.allow_all(&issuers);
             }
             // Nothing is opaque to TokenAuthority, where every token is a JWT.
-            if let Some(Learns { recorder, keys }) = learns
-                && config.profile != config::Profile::TokenAuthority
-            {
+            if let Some(keys) = opaque.filter(|_| config.profile != config::Profile::TokenAuthority) {
                 let lifetime = config.tokens.max_refresh_lifetime.unwrap_or(config.tokens.max_lifetime).0;
-                token = token.opaque(keys.clone(), lifetime).jtis(recorder.clone(), &issuers);
+                token = token.opaque(keys.clone(), lifetime);
+                if let Some(Learns { recorder }) = learns {
+                    token = token.jtis(recorder.clone(), &issuers);
+                }
             }
             endpoints = endpoints.token(token);
         }
@@ -583,7 +600,7 @@ impl Routes {
             endpoints = endpoints.session(session);
         }
         if let Some(path) = way.path(EndpointName::Global, &sections.global) {
-            let mut global = GlobalEndpoint::new(Arc::clone(&directory), &issuers, clients);
+            let mut global = GlobalEndpoint::new(Arc::clone(&directory), &issuers, clients.clone());
             global = global.path(&path).map_err(|error| Fault::new("endpoints.global.path", error))?;
             if let Some(several) = sections.global.several_users {
                 global = global.several_users(several_users(several));
@@ -616,6 +633,11 @@ impl Routes {
             endpoints = endpoints.after_revocation(move |revoked| notices.notify(revoked));
         }
 
+        let asked = &sections.introspection;
+        let answers = asked.enabled && asked.mode == config::IntrospectionMode::Terminate;
+        if answers {
+            endpoints = endpoints.introspection(introspection(config, &way, clients, verifiers, learns)?);
+        }
         for (name, section) in way.sections(config) {
             endpoints.switches().set(name, section.enabled);
             if section.wait == config::Wait::All {
@@ -631,6 +653,9 @@ impl Routes {
         let signals = [EndpointName::BackchannelLogout, EndpointName::Events];
         let more = endpoints.advertised().into_iter().filter(|(name, _)| signals.contains(name));
         switches.extend(more.map(|(name, path)| Switch { name, path: path.to_owned(), enabled: true }));
+        if answers && let Some(path) = way.introspection_path(config) {
+            switches.push(Switch { name: EndpointName::Introspection, path, enabled: true });
+        }
         let mut front = FrontLayer::new(RevocationLayer::from(Arc::clone(guard)).insert_identity(true), endpoints)
             .map_err(|error| Fault::new("endpoints", error))?;
         for (name, section) in way.sections(config) {
@@ -645,6 +670,9 @@ impl Routes {
             }
             front = front.mode(name, mode);
         }
+        if asked.enabled && asked.mode == config::IntrospectionMode::Overlay {
+            front = overlaid(config, &way, front, opaque)?;
+        }
         if sections.metadata.enabled {
             front = front.metadata(way.metadata(config)).map_err(|error| Fault::new("external_url", error))?;
         }
@@ -656,6 +684,59 @@ impl Routes {
         let streaming = front.clone().end_streams(parts::end_streams(config)?);
         Ok(Self { front, streaming, switches, turns, directory })
     }
+}
+
+/// The introspection endpoint.
+fn introspection(
+    config: &Config,
+    way: &Ways,
+    clients: Clients,
+    verifiers: &Verifiers,
+    learns: Option<&Learns>,
+) -> Result<IntrospectionEndpoint, Fault> {
+    let section = &config.endpoints.introspection;
+    let mut endpoint = IntrospectionEndpoint::new(Arc::clone(&verifiers.any), clients);
+    let path = way.introspection_path(config);
+    let path = path.ok_or_else(|| Fault::new("endpoints.introspection.path", "is needed in this profile"))?;
+    endpoint = endpoint.path(&path).map_err(|error| Fault::new("endpoints.introspection.path", error))?;
+    if let Some(scope) = &section.scope {
+        endpoint = endpoint.scope(scope);
+    }
+    if let Some(Learns { recorder }) = learns {
+        endpoint = endpoint.recorder(recorder.clone());
+    }
+    if let Some(path) = &section.signing_key_file {
+        let key = parts::signing_key(config, path, "endpoints.introspection.signing_key_file")?;
+        endpoint = endpoint.signed(config.external_url(), key);
+    }
+    Ok(endpoint)
+}
+
+/// The introspection endpoint of the server behind, with the denylist heard.
+fn overlaid(
+    config: &Config,
+    way: &Ways,
+    front: FrontLayer<Source>,
+    opaque: Option<&OpaqueKeys>,
+) -> Result<FrontLayer<Source>, Fault> {
+    let section = &config.endpoints.introspection;
+    let at = |key: &str| format!("endpoints.introspection.{key}");
+    if config.upstream.is_none() {
+        return Err(Fault::new(at("mode"), "needs [upstream]: there is nobody to forward to"));
+    }
+    if section.scope.is_some() || section.signing_key_file.is_some() {
+        let what = "is another's endpoint: leave scope and signing_key_file out";
+        return Err(Fault::new(at("mode"), what));
+    }
+    let path = way.introspection_path(config);
+    let path = path.ok_or_else(|| Fault::new(at("path"), "is needed in this profile"))?;
+    let issuer = &config.issuer[0];
+    let overlay = IntrospectionOverlay::new(&path, &issuer.issuer).map_err(|error| Fault::new(at("path"), error))?;
+    let mut overlay = overlay.claim_names(parts::claim_names(&issuer.claims));
+    if let Some(keys) = opaque {
+        overlay = overlay.opaque(keys.clone());
+    }
+    front.introspection(overlay).map_err(|error| Fault::new(at("path"), error))
 }
 
 /// What profile and external URL say.
@@ -679,6 +760,11 @@ impl Ways {
         section.path.clone().or_else(|| self.profile.path(name).map(str::to_owned))
     }
 
+    fn introspection_path(&self, config: &Config) -> Option<String> {
+        let path = config.endpoints.introspection.path.clone();
+        path.or_else(|| self.profile.path(EndpointName::Introspection).map(str::to_owned))
+    }
+
     /// The endpoints that there are.
     fn sections<'a>(&self, config: &'a Config) -> impl Iterator<Item = (EndpointName, &'a config::Endpoint)> {
         let config::Endpoints { token, session, global, .. } = &config.endpoints;
@@ -692,7 +778,9 @@ impl Ways {
         let url = &self.external_url;
         let endpoints = self.sections(config).filter_map(|(name, section)| self.path(name, section));
         let token_endpoint = config.recorder.iter().map(|section| section.token_endpoint.clone());
-        let mut audience: Vec<_> = endpoints.chain(token_endpoint).map(|path| format!("{url}{path}")).collect();
+        let introspection = self.introspection_path(config).filter(|_| config.endpoints.introspection.enabled);
+        let mut audience: Vec<_> =
+            endpoints.chain(token_endpoint).chain(introspection).map(|path| format!("{url}{path}")).collect();
         audience.extend([url.clone(), format!("{url}/")]);
         audience
     }
@@ -748,9 +836,7 @@ fn with_polls_of(mut new: Vec<config::Transmitter>, running: &[config::Transmitt
 
 /// Sections that are not there yet must not look as if they were.
 fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), Fault> {
-    let config::Endpoints { introspection, .. } = &config.endpoints;
     let sections = [
-        ("endpoints.introspection.enabled", introspection.enabled),
         ("status_list.enabled", config.status_list.enabled),
     ];
     match sections.into_iter().find(|(_, on)| *on) {
@@ -797,5 +883,6 @@ fn unlike(running: &Config, new: &Config) -> Vec<&'static str> {
         config.client.iter().filter_map(client).collect::<Vec<_>>()
     };
     compare("client.backchannel_logout_uri", told(running) == told(new));
+    compare("introspection", running.introspection == new.introspection);
     sections
 }

@@ -20,8 +20,8 @@ use tower_revocation::{
     streams::EndStreams,
     sync::SyncConfig,
     token::{
-        Algorithm, ClaimNames, Extractor, Identity, Issuer, JwksUrl, JwtVerifier, JwtVerifierBuilder, Keys, OpaqueKeys,
-        Place, SigningKey, Verifier, VerifyError,
+        Algorithm, ClaimNames, Extractor, Identity, Introspection, IntrospectionCredentials, Issuer, JwksUrl,
+        JwtVerifier, JwtVerifierBuilder, Keys, OpaqueKeys, Place, SigningKey, Verifier, VerifyError,
     },
 };
 use zeroize::Zeroizing;
@@ -376,7 +376,7 @@ fn algorithms(names: &[String], key: &str) -> Result<Vec<Algorithm>, Fault> {
     names.iter().map(|name| name.parse().map_err(|error| Fault::new(key, error))).collect()
 }
 
-fn claim_names(names: &config::ClaimNames) -> ClaimNames {
+pub(crate) fn claim_names(names: &config::ClaimNames) -> ClaimNames {
     let config::ClaimNames { jti, sid, sub, client_id } = names;
     let mut all = ClaimNames::default();
     if let Some(name) = jti {
@@ -676,8 +676,24 @@ pub(crate) async fn directory(config: &Config) -> Result<Arc<dyn Directory>, Fau
 }
 
 /// The key that opaque tokens are digested with, and its id.
-pub(crate) fn digest_key(config: &Config, section: &config::Recorder, run: Run) -> Result<OpaqueKeys, Fault> {
-    let named = section.digest_key_file.as_deref();
+pub(crate) fn digest_key(config: &Config, run: Run) -> Result<Option<OpaqueKeys>, Fault> {
+    match (&config.recorder, &config.introspection) {
+        (Some(_), Some(_)) => {
+            let what =
+                "does not go with [recorder]: opaque tokens are asked about, or known by having been seen issued";
+            Err(Fault::new("introspection", what))
+        }
+        (Some(recorder), None) => {
+            digest_key_in(config, recorder.digest_key_file.as_deref(), "recorder.digest_key_file", run).map(Some)
+        }
+        (None, Some(asked)) => {
+            digest_key_in(config, asked.digest_key_file.as_deref(), "introspection.digest_key_file", run).map(Some)
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn digest_key_in(config: &Config, named: Option<&Path>, at: &str, run: Run) -> Result<OpaqueKeys, Fault> {
     let path = config.path(named.unwrap_or(Path::new(DIGEST_KEY)));
     let own = ["memory:", "sqlite:"].iter().any(|kind| config.backend.url.expose().starts_with(kind));
     if named.is_none() && !own {
@@ -685,9 +701,9 @@ pub(crate) fn digest_key(config: &Config, section: &config::Recorder, run: Run) 
             "is needed where nodes share a store: a file with 32 random bytes, the same on every node (\
              `head -c 32 /dev/urandom > {DIGEST_KEY}`)"
         );
-        return Err(Fault::new("recorder.digest_key_file", what));
+        return Err(Fault::new(at, what));
     }
-    let fault = |error: std::io::Error| Fault::new("recorder.digest_key_file", format!("{}: {error}", path.display()));
+    let fault = |error: std::io::Error| Fault::new(at, format!("{}: {error}", path.display()));
     let missing = named.is_none() && !path.exists();
     let key = match run {
         Run::Dry if missing => new_key().map_err(fault)?,
@@ -696,12 +712,83 @@ pub(crate) fn digest_key(config: &Config, section: &config::Recorder, run: Run) 
     };
     if key.len() < 32 {
         let what = format!("{} has fewer than 32 bytes", path.display());
-        return Err(Fault::new("recorder.digest_key_file", what));
+        return Err(Fault::new(at, what));
     }
     // The nodes of a fleet compare the id, so it has to tell keys apart, and must not tell the key.
     let digest = Sha256::digest([b"revoked digest key id".as_slice(), &key].concat());
     let id: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    OpaqueKeys::new(id, key.to_vec()).map_err(|error| Fault::new("recorder.digest_key_file", error))
+    OpaqueKeys::new(id, key.to_vec()).map_err(|error| Fault::new(at, error))
+}
+
+/// Whom to ask about opaque tokens.
+pub(crate) fn introspection(
+    config: &Config,
+    section: &config::Introspection,
+    digests: OpaqueKeys,
+) -> Result<Introspection, Fault> {
+    let at = |key: &str| format!("introspection.{key}");
+    let issuer = section.issuer.as_ref().or(config.issuer.first().map(|issuer| &issuer.issuer));
+    let issuer = issuer.ok_or_else(|| Fault::new("issuer", "at least one [[issuer]] is needed"))?;
+    let Some(known) = config.issuer.iter().find(|known| known.issuer == *issuer) else {
+        return Err(Fault::new(at("issuer"), format!("{issuer:?} is no [[issuer]]")));
+    };
+    let credentials = introspection_credentials(config, section)?;
+    let (url, issuer) = (section.url.as_str(), issuer.as_str());
+    let introspection = if section.allow_http {
+        Introspection::allowing_http(url, issuer, credentials, digests)
+    } else {
+        Introspection::new(url, issuer, credentials, digests)
+    };
+    let introspection = introspection.map_err(|error| Fault::new(at("url"), error))?;
+    let missing_exp = match section.missing_exp {
+        config::Missing::Allow => MissingClaim::Allow,
+        config::Missing::Deny => MissingClaim::Deny,
+    };
+    Ok(introspection
+        .keep(section.keep.0)
+        .keep_inactive(section.keep_inactive.0)
+        .time_limit(section.time_limit.0)
+        .at_once(section.at_once)
+        .audience(&section.audience)
+        .missing_exp(missing_exp)
+        .claim_names(claim_names(&known.claims)))
+}
+
+fn introspection_credentials(
+    config: &Config,
+    section: &config::Introspection,
+) -> Result<IntrospectionCredentials, Fault> {
+    use config::IntrospectionAuth;
+    let text = |path: &Path, key: &str| {
+        let secret = secret_in(config, path, key)?;
+        String::from_utf8(secret.to_vec()).map(Zeroizing::new).map_err(|_| Fault::new(key, "does not hold UTF-8"))
+    };
+    let (id, secret, file, token) =
+        (&section.client_id, &section.client_secret, &section.client_secret_file, &section.token_file);
+    if section.auth_method == IntrospectionAuth::Bearer {
+        return match (id, secret, file, token) {
+            (None, None, None, Some(path)) => {
+                Ok(IntrospectionCredentials::bearer(&text(path, "introspection.token_file")?))
+            }
+            _ => Err(Fault::new("introspection", "auth_method = \"bearer\" needs token_file, and no client")),
+        };
+    }
+    let secret = match (secret, file, token) {
+        (Some(secret), None, None) => Zeroizing::new(secret.expose().to_owned()),
+        (None, Some(path), None) => text(path, "introspection.client_secret_file")?,
+        _ => return Err(Fault::new("introspection", "needs exactly one of client_secret and client_secret_file")),
+    };
+    let id = id.as_ref().ok_or_else(|| Fault::new("introspection.client_id", "is needed"))?;
+    Ok(match section.auth_method {
+        IntrospectionAuth::ClientSecretPost => IntrospectionCredentials::post(id, secret.as_str()),
+        _ => IntrospectionCredentials::basic(id, &secret),
+    })
+}
+
+/// A private key that signs what is issued here.
+pub(crate) fn signing_key(config: &Config, path: &Path, key: &str) -> Result<SigningKey, Fault> {
+    let path = config.path(path);
+    SigningKey::file(&path).map_err(|error| Fault::new(key, format!("{}: {error}", path.display())))
 }
 
 /// 32 random bytes.

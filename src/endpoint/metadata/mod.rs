@@ -220,6 +220,11 @@ impl Metadata {
                 continue;
             }
             let Some(name) = name_of(endpoint) else { continue };
+            let signed = endpoints.introspection.as_ref().map(|endpoint| endpoint.signing_algs()).unwrap_or_default();
+            if endpoint == EndpointName::Introspection && !signed.is_empty() {
+                // RFC 9701 §7.
+                members.push(document::Member::list("introspection_signing_alg_values_supported", &signed));
+            }
             members.push(document::Member::text(name, &format!("{}{path}", self.external_url)));
             if let Some(url) = &self.mtls_external_url {
                 aliases.push(document::Member::text(name, &format!("{url}{path}")));
@@ -228,19 +233,26 @@ impl Metadata {
             if name == "session_revocation_endpoint" || self.auth_methods.is_empty() {
                 continue;
             }
+            // Public clients may not introspect (RFC 7662 §2.1).
+            let confidential = |method: &String| endpoint != EndpointName::Introspection || method != "none";
             // The global endpoint's body is JSON: nothing that goes into a form can authenticate there.
             let in_a_form =
                 |method: &String| ["client_secret_post", "none"].contains(&&**method) || method.ends_with("_jwt");
             let global = endpoint == EndpointName::Global;
-            let methods: Vec<_> =
-                self.auth_methods.iter().filter(|method| !(global && in_a_form(method))).cloned().collect();
+            let methods: Vec<_> = self
+                .auth_methods
+                .iter()
+                .filter(|method| !(global && in_a_form(method)) && confidential(method))
+                .cloned()
+                .collect();
             if !methods.is_empty() {
                 members.push(document::Member::list(&format!("{name}_auth_methods_supported"), &methods));
             }
             let signs = self.auth_methods.iter().any(|method| method.ends_with("_jwt"));
-            if name == "revocation_endpoint" && signs && !self.signing_algs.is_empty() {
-                let name = "revocation_endpoint_auth_signing_alg_values_supported";
-                members.push(document::Member::list(name, &self.signing_algs));
+            let registered = ["revocation_endpoint", "introspection_endpoint"].contains(&name);
+            if registered && signs && !self.signing_algs.is_empty() {
+                let name = format!("{name}_auth_signing_alg_values_supported");
+                members.push(document::Member::list(&name, &self.signing_algs));
             }
         }
         if !aliases.is_empty() {
@@ -264,6 +276,7 @@ const fn name_of(endpoint: EndpointName) -> Option<&'static str> {
         EndpointName::Token => Some("revocation_endpoint"),
         EndpointName::Session => Some("session_revocation_endpoint"),
         EndpointName::Global => Some("global_token_revocation_endpoint"),
+        EndpointName::Introspection => Some("introspection_endpoint"),
         // Senders are told its URL when they are registered.
         EndpointName::BackchannelLogout | EndpointName::Events => None,
     }

@@ -32,13 +32,7 @@ impl HttpFetch {
     ///
     /// [`FetchErrorKind::NoRoots`], where the system trusts no certificate authority.
     pub fn new() -> Result<Self, FetchErrorKind> {
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(aws_lc_rs::default_provider())
-            .map_err(|_| FetchErrorKind::NoRoots)?
-            .https_only()
-            .enable_http1()
-            .build();
-        Ok(Self::with(connector, false))
+        Ok(Self::with(connector(false)?, false))
     }
 
     /// For `http` too; then `https` fails where the system trusts no certificate authority.
@@ -47,18 +41,7 @@ impl HttpFetch {
     ///
     /// [`FetchErrorKind::NoRoots`], where TLS cannot be set up at all.
     pub fn allowing_http() -> Result<Self, FetchErrorKind> {
-        let provider = aws_lc_rs::default_provider();
-        let connector = match HttpsConnectorBuilder::new().with_provider_and_native_roots(provider.clone()) {
-            Ok(connector) => connector,
-            Err(_) => HttpsConnectorBuilder::new().with_tls_config(
-                ClientConfig::builder_with_provider(provider.into())
-                    .with_safe_default_protocol_versions()
-                    .map_err(|_| FetchErrorKind::NoRoots)?
-                    .with_root_certificates(RootCertStore::empty())
-                    .with_no_client_auth(),
-            ),
-        };
-        Ok(Self::with(connector.https_or_http().enable_http1().build(), true))
+        Ok(Self::with(connector(true)?, true))
     }
 
     fn with(connector: HttpsConnector<HttpConnector>, allow_http: bool) -> Self {
@@ -86,6 +69,26 @@ impl HttpFetch {
             Err(error) => Err(connection(&*error)),
         }
     }
+}
+
+/// Connects over TLS, and in the clear where that is allowed: then without roots to trust, too, as long as it must not.
+pub(in crate::token) fn connector(allow_http: bool) -> Result<HttpsConnector<HttpConnector>, FetchErrorKind> {
+    let provider = aws_lc_rs::default_provider();
+    let with_roots = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider.clone());
+    if !allow_http {
+        return Ok(with_roots.map_err(|_| FetchErrorKind::NoRoots)?.https_only().enable_http1().build());
+    }
+    let connector = match with_roots {
+        Ok(connector) => connector,
+        Err(_) => HttpsConnectorBuilder::new().with_tls_config(
+            ClientConfig::builder_with_provider(provider.into())
+                .with_safe_default_protocol_versions()
+                .map_err(|_| FetchErrorKind::NoRoots)?
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth(),
+        ),
+    };
+    Ok(connector.https_or_http().enable_http1().build())
 }
 
 /// The cause at the bottom: those above only say that there was one.

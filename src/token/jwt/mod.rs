@@ -14,6 +14,8 @@ mod signing;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "introspection")]
+pub(super) use self::http::connector;
 #[cfg(feature = "endpoint")]
 pub(crate) use self::payload::{Expiry, Payload};
 pub use self::{

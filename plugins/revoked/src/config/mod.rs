@@ -8,6 +8,7 @@ mod secret;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
 
@@ -72,6 +73,8 @@ pub struct Config {
     pub directory: Directory,
     /// Learns which tokens belong together.
     pub recorder: Option<Recorder>,
+    /// Asks the issuer about opaque tokens.
+    pub introspection: Option<Introspection>,
     /// The revocation routes.
     #[serde(default)]
     pub endpoints: Endpoints,
@@ -179,7 +182,7 @@ pub struct Admin {
 /// `[backend]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Backend {
-    /// `memory:`, `sqlite://`, `redis://`, `rediss://`, `postgres://`, `nats://` or `tls://`.
+    /// `memory:`, `file://`, `sqlite://`, `redis://`, `rediss://`, `postgres://`, `nats://` or `tls://`.
     #[serde(default = "backend_url")]
     pub url: Secret,
     /// This node's name; default: the host's with a random suffix.
@@ -539,8 +542,8 @@ pub struct Endpoints {
     pub backchannel_logout: BackchannelLogout,
     /// Security events.
     pub events: Events,
-    /// Not available yet.
-    pub introspection: Later,
+    /// Introspection (RFC 7662).
+    pub introspection: IntrospectionEndpoint,
 }
 
 /// `[endpoints.token]`, `[endpoints.session]`, `[endpoints.global]`
@@ -581,6 +584,89 @@ impl Default for Endpoint {
             allow_all: false,
         }
     }
+}
+
+/// `[endpoints.introspection]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct IntrospectionEndpoint {
+    /// Whether it is on.
+    pub enabled: bool,
+    /// Default: the profile's.
+    pub path: Option<String>,
+    /// Who answers.
+    pub mode: IntrospectionMode,
+    /// The scope that callers need; without one, no access token authenticates a caller.
+    pub scope: Option<String>,
+    /// A file with the private key that signs answers for those who ask for that (RFC 9701): JWK or PEM.
+    pub signing_key_file: Option<PathBuf>,
+}
+
+/// See `endpoints.introspection.mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IntrospectionMode {
+    /// The endpoint.
+    #[default]
+    Terminate,
+    /// The server behind; what is revoked here is turned inactive.
+    Overlay,
+}
+
+/// `[introspection]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Introspection {
+    /// The issuer's introspection endpoint.
+    pub url: String,
+    /// The issuer of opaque tokens; default: the first.
+    pub issuer: Option<String>,
+    /// How this daemon authenticates itself there.
+    #[serde(default)]
+    pub auth_method: IntrospectionAuth,
+    /// Its `client_id`.
+    pub client_id: Option<String>,
+    /// Its secret.
+    pub client_secret: Option<Secret>,
+    /// A file with the raw secret.
+    pub client_secret_file: Option<PathBuf>,
+    /// A file with an access token.
+    pub token_file: Option<PathBuf>,
+    /// How long "active" is believed, at most.
+    #[serde(default = "one_minute")]
+    pub keep: Span,
+    /// How long "not active" is believed.
+    #[serde(default = "five_seconds")]
+    pub keep_inactive: Span,
+    /// How long an answer may take.
+    #[serde(default = "two_seconds")]
+    pub time_limit: Span,
+    /// How many questions are asked at a time.
+    #[serde(default = "at_once")]
+    pub at_once: NonZeroUsize,
+    /// Whom tokens must be for; default: not looked at.
+    #[serde(default)]
+    pub audience: Vec<String>,
+    /// Answers without `exp`.
+    #[serde(default = "deny")]
+    pub missing_exp: Missing,
+    /// Asks over plain http too.
+    #[serde(default)]
+    pub allow_http: bool,
+    /// The key that opaque tokens are digested with, as `recorder.digest_key_file`.
+    pub digest_key_file: Option<PathBuf>,
+}
+
+/// See `introspection.auth_method`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IntrospectionAuth {
+    /// The secret in the `Authorization` header.
+    #[default]
+    ClientSecretBasic,
+    /// The secret in the form.
+    ClientSecretPost,
+    /// An access token in the `Authorization` header.
+    Bearer,
 }
 
 /// See `endpoints.*.mode`.
@@ -760,6 +846,18 @@ const fn shutdown_timeout() -> Span {
 
 const fn five_seconds() -> Span {
     Span::secs(5)
+}
+
+const fn two_seconds() -> Span {
+    Span::secs(2)
+}
+
+const fn at_once() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(63)
+}
+
+const fn deny() -> Missing {
+    Missing::Deny
 }
 
 const fn one_minute() -> Span {

@@ -79,7 +79,7 @@ impl Spoe {
 
     /// Whether answers may have to wait for a store.
     fn asks(&self) -> bool {
-        self.engine.asks()
+        self.engine.waits()
     }
 
     /// Judges what was asked; `None`: it was not asked as it has to be.
