@@ -11,6 +11,7 @@ mod opaque;
 mod peek;
 mod question;
 pub(crate) mod source;
+mod status;
 mod strict;
 mod verifier;
 
@@ -31,6 +32,7 @@ pub use self::{
     opaque::{OpaqueDigest, OpaqueKeyError, OpaqueKeys},
     peek::{Peek, VerifierBehind},
     source::{FromExtension, IdentitySource, Verify},
+    status::{Status, StatusClaim, StatusPlace, StatusRef},
     strict::ClaimNames,
     verifier::{Verifier, VerifyError},
 };
@@ -41,8 +43,9 @@ pub(crate) use self::{
     cache::Verified,
     question::{Known, Question},
     source::{Asked, Found, Head, check_fresh},
+    status::StatusKept,
 };
-#[cfg(feature = "endpoint")]
+#[cfg(any(feature = "endpoint", feature = "status-list"))]
 pub(crate) use self::{
     extract::MAX_TOKEN,
     json::Raw,
