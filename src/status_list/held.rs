@@ -56,11 +56,6 @@ impl Place {
         }
     }
 
-    /// Whether it may be gone by without asking anybody.
-    pub(super) fn is_good(&self, now: Moment) -> bool {
-        self.held.load().as_deref().is_some_and(|held| held.is_good(now, false))
-    }
-
     #[inline]
     fn touch(&self, now: Moment) {
         let minute = now.monotonic / 60_000;

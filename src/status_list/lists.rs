@@ -113,6 +113,14 @@ struct Watched {
     pinned: bool,
 }
 
+impl Watched {
+    /// Whether the task has no list, and is not about to have one.
+    fn has_failed(&self) -> bool {
+        let state = self.state.borrow();
+        state.kept && !state.fetching
+    }
+}
+
 #[derive(Clone, Copy, Default)]
 struct State {
     /// A task keeps the list.
@@ -229,16 +237,20 @@ impl StatusLists {
         let settings = &self.0.settings;
         match listed.place.place.tell(listed.idx, now, settings.unavailable == Unavailable::LastKnown) {
             Told::Status(Status::VALID) => Standing::Clear,
-            told => self.not_valid(told),
+            told => self.not_valid(listed, told),
         }
     }
 
     #[cold]
-    fn not_valid(&self, told: Told) -> Standing {
+    fn not_valid(&self, listed: &Listed, told: Told) -> Standing {
         match told {
             Told::Status(status) if self.0.settings.accepts(status) => Standing::Clear,
             Told::Status(status) => Standing::Refused(Rejection::Status(status)),
             Told::OutOfRange => Standing::Refused(Rejection::NotInStatusList),
+            // What was tried just now and failed is not waited for again.
+            Told::Nothing if self.0.settings.unavailable == Unavailable::Allow && listed.place.has_failed() => {
+                Standing::Clear
+            }
             Told::Nothing => Standing::Ask,
         }
     }

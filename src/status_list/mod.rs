@@ -3,15 +3,23 @@
 
 mod fetch;
 mod held;
+mod index;
 mod list;
 mod lists;
+mod publish;
 mod settings;
+#[cfg(feature = "sqlite")]
+mod sqlite_index;
 mod token;
 
 pub(crate) use self::lists::{Listed, Standing};
+#[cfg(feature = "sqlite")]
+pub use self::sqlite_index::SqliteIndex;
 pub use self::{
+    index::{IndexError, MemoryIndex, StatusIndex},
     list::{Bits, DoesNotFit, StatusList},
     lists::{StatusListCounts, StatusLists},
+    publish::{PublishError, StatusListPublisher, StatusListService},
     settings::{StatusListsBuilder, StatusListsError, Unavailable},
     token::Unreadable,
 };

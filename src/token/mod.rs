@@ -7,6 +7,8 @@ mod identity;
 mod json;
 #[cfg(feature = "jwt")]
 mod jwt;
+#[cfg(feature = "status-list")]
+mod listed;
 mod opaque;
 mod peek;
 mod question;

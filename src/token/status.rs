@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use serde_json::value::RawValue;
-
-use super::strict::{Malformed, Members};
+use super::{
+    json::Raw,
+    strict::{Malformed, Members},
+};
 
 /// A place in a Token Status List.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,7 +108,7 @@ impl StatusKept {
         }
     }
 
-    fn reference(list: &RawValue) -> Result<Self, Malformed> {
+    fn reference(list: Raw<'_>) -> Result<Self, Malformed> {
         let list = Members::parse(list.get().as_bytes())?;
         let uri = list.string("uri")?.ok_or(Malformed)?;
         let idx = list.get::<u64>("idx")?.ok_or(Malformed)?;

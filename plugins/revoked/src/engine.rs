@@ -17,6 +17,7 @@ use tower_revocation::{
     recorder::{Recorder, Replay},
     reject::Rejection,
     response::Denial,
+    status_list::{StatusListPublisher, StatusLists},
     streams::EndStreamsLayer,
     sync::StartError,
     token::{ExtractError, Extractor, FromExtension, Identity, JwtVerifier, OpaqueKeys, Verify},
@@ -42,6 +43,8 @@ pub struct Engine {
     vouched: Arc<Guard<FromExtension<Identity>>>,
     /// The same as `guard`, for operators who ask about a token: nothing is counted that no client sent.
     probe: Guard<Source>,
+    lists: Option<StatusLists>,
+    published: Option<Arc<StatusListPublisher>>,
     extractor: Extractor,
     reads_forms: bool,
     verifiers: Verifiers,
@@ -196,6 +199,7 @@ impl Engine {
         let mut source = Verify::new(Arc::clone(&verifiers.access)).extractor(extractor.clone());
         let mut probe = Verify::new(Arc::clone(&verifiers.access));
         let mut learns = None;
+        let published = parts::published_list(&config, denylist, run).await?;
         if let (Some(section), Some(keys)) = (&config.recorder, keys) {
             source = source.opaque(keys.clone());
             probe = probe.opaque(keys.clone());
@@ -207,19 +211,31 @@ impl Engine {
             if config.profile == config::Profile::TokenAuthority {
                 recorder = recorder.replay(Replay::TokenAuthority).refresh_ends_access(true);
             }
+            if let Some(published) = &published {
+                recorder = recorder.status_list(published);
+            }
             learns = Some(Learns { recorder, keys });
         }
         let policy = parts::policy(&config);
-        let guard = Guard::new(Arc::clone(denylist), source, policy).challenge(challenge.clone());
+        let mut guard = Guard::new(Arc::clone(denylist), source, policy).challenge(challenge.clone());
         let vouched = FromExtension::new().extractor(extractor.clone());
-        let vouched = Arc::new(Guard::new(Arc::clone(denylist), vouched, policy).challenge(challenge));
+        let mut vouched = Guard::new(Arc::clone(denylist), vouched, policy).challenge(challenge);
+        let mut probe = Guard::new(Arc::clone(denylist), probe, policy);
+        let lists = parts::status_lists(&config, &verifiers.access)?;
+        if let Some(lists) = &lists {
+            guard = guard.status_lists(lists.clone());
+            vouched = vouched.status_lists(lists.clone());
+            probe = probe.status_lists(lists.clone());
+        }
+        let vouched = Arc::new(vouched);
         let guard = Arc::new(guard);
-        let probe = Guard::new(Arc::clone(denylist), probe, policy);
         let routes = Routes::new(&config, &revocations, &guard, &verifiers, learns.as_ref()).await?;
         Ok(Self {
             guard,
             vouched,
             probe,
+            lists,
+            published,
             extractor,
             reads_forms,
             verifiers,
@@ -358,7 +374,8 @@ impl Engine {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| malformed)?;
         value.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, value);
-        let passed = self.probe.check(&Method::GET, &Uri::from_static("/"), &headers, &Extensions::new())?;
+        let passed =
+            self.probe.check_or_ask(&Method::GET, &Uri::from_static("/"), &headers, &Extensions::new()).await?;
         if self.asks() {
             self.known_token(passed.identity(), Some(token)).await?;
         }
@@ -403,6 +420,18 @@ impl Engine {
     /// The guard of all doors.
     pub const fn guard(&self) -> &Arc<Guard<Source>> {
         &self.guard
+    }
+
+    /// The status lists that tokens point to, where they count.
+    pub const fn status_lists(&self) -> Option<&StatusLists> {
+        self.lists.as_ref()
+    }
+
+    /// The status list that is published at this path.
+    pub fn published_at(&self, path: &str) -> Option<&Arc<StatusListPublisher>> {
+        let config = self.config.load();
+        let at = config.status_list.publish.as_ref().is_some_and(|section| section.path == path);
+        self.published.as_ref().filter(|_| at)
     }
 
     /// Verifies any token of the issuers, refresh tokens too.
@@ -677,7 +706,6 @@ fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), Fault> {
         ("endpoints.backchannel_logout.enabled", backchannel_logout.enabled),
         ("endpoints.events.enabled", events.enabled),
         ("endpoints.introspection.enabled", introspection.enabled),
-        ("status_list.enabled", config.status_list.enabled),
         ("transmitter", !config.transmitter.is_empty()),
     ];
     match sections.into_iter().find(|(_, on)| *on) {
@@ -710,5 +738,6 @@ fn unlike(running: &Config, new: &Config) -> Vec<&'static str> {
     compare("streams", running.streams == new.streams);
     compare("tokens", running.tokens == new.tokens);
     compare("recorder", running.recorder == new.recorder);
+    compare("status_list", running.status_list == new.status_list);
     sections
 }

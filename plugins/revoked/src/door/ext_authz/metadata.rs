@@ -6,10 +6,11 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use tower_revocation::{
     reject::Rejection,
+    status_list::{StatusClaim, StatusRef},
     token::{self, ExtractError, Identity, VerifyError},
 };
 
-use crate::config::{Config, Issuer};
+use crate::config::{Config, Issuer, Profile};
 
 /// The claims of one token. What is in them is not checked for type before it is read.
 #[derive(Debug)]
@@ -74,6 +75,7 @@ impl Claims {
         claims.iat = self.time("iat")?;
         claims.auth_time = self.time("auth_time")?;
         claims.exp = self.time("exp")?;
+        claims.status = self.status(config.profile);
         Ok(Identity::from_verified(&claims))
     }
 
@@ -103,6 +105,32 @@ impl Claims {
         }
     }
 
+    /// Where its status is told. What is malformed is told and not refused: the guard does that, where status lists count.
+    fn status(&self, profile: Profile) -> StatusClaim<'_> {
+        let list = |value: &Value| match structure(value).map(|list| (list.get("uri"), list.get("idx"))) {
+            Some((Some(uri), Some(idx))) => match (&uri.kind, &idx.kind) {
+                (Some(Kind::StringValue(uri)), Some(Kind::NumberValue(idx)))
+                    if !uri.is_empty() && (0.0..MAX_TIME).contains(idx) && idx.fract() == 0.0 =>
+                {
+                    StatusClaim::List(StatusRef { uri, idx: *idx as u64 })
+                }
+                _ => StatusClaim::Malformed,
+            },
+            _ => StatusClaim::Malformed,
+        };
+        let nested = match self.0.get("status").map(structure) {
+            None => StatusClaim::Missing,
+            Some(Some(status)) => status.get("status_list").map_or(StatusClaim::Missing, list),
+            Some(None) => StatusClaim::Malformed,
+        };
+        let beside = self.0.get("status_list").filter(|_| profile == Profile::Janssen);
+        match (nested, beside.map_or(StatusClaim::Missing, list)) {
+            (one, StatusClaim::Missing) | (StatusClaim::Missing, one) => one,
+            (one, other) if one == other => one,
+            _ => StatusClaim::Malformed,
+        }
+    }
+
     /// It grants and never identifies, so that what cannot be read, or stands in both places, is nothing.
     fn scope(&self) -> Option<String> {
         let text = |value: &Value| match &value.kind {
@@ -120,13 +148,22 @@ impl Claims {
     }
 }
 
+fn structure(value: &Value) -> Option<&HashMap<String, Value>> {
+    match &value.kind {
+        Some(Kind::StructValue(Struct { fields })) => Some(fields),
+        _ => None,
+    }
+}
+
 /// Whether two identities tell the same, so that one token can have both.
 pub(super) fn are_alike(one: &Identity, other: &Identity) -> bool {
     type Text = fn(&Identity) -> Option<&str>;
     type Time = fn(&Identity) -> Option<u64>;
     const TEXTS: [Text; 5] = [|it| Some(it.iss()), Identity::jti, Identity::sid, Identity::sub, Identity::client_id];
     const TIMES: [Time; 3] = [Identity::iat, Identity::auth_time, Identity::exp];
-    TEXTS.iter().all(|text| text(one) == text(other)) && TIMES.iter().all(|time| time(one) == time(other))
+    TEXTS.iter().all(|text| text(one) == text(other))
+        && TIMES.iter().all(|time| time(one) == time(other))
+        && one.status() == other.status()
 }
 
 fn issuer<'a>(config: &'a Config, iss: &str) -> Option<&'a Issuer> {
