@@ -533,7 +533,8 @@ async fn time_is_the_clocks_of_the_denylist() {
     let policy = Policy::default().stale(tower_revocation::policy::StaleRequests::Serve);
     let guard = Guard::new(Arc::clone(revocations.denylist()), Verify::new(verifier), policy).status_lists(built);
     lists.list_with("1", &[], json!({"ttl": 300, "exp": now + 250}));
-    let token = listed(&lists.uri("1"), 0);
+    let pointing = json!({"status_list": {"uri": lists.uri("1"), "idx": 0}});
+    let token = token(json!({"exp": now + 9000, "status": pointing}));
     let judged = async || guard.check_parts_or_ask(&request(&token).into_parts().0).await.map(drop);
     assert_eq!(judged().await, Ok(()));
     lists.answers("1", Answer { status: 500, ..Answer::token("") });
@@ -541,5 +542,10 @@ async fn time_is_the_clocks_of_the_denylist() {
     assert_eq!(judged().await, Ok(()));
     clock.advance(Duration::from_secs(1));
     assert_eq!(judged().await, NO_LIST, "exp is compared on each request");
+    // The task sleeps on real time; whoever needs the list wakes it, once it does not wait after a failure.
+    lists.list_with("1", &[], json!({"ttl": 300, "iat": now, "exp": now + 9000}));
+    eventually("it is fetched anew", || async { judged().await == Ok(()) }).await;
+    clock.advance(Duration::from_secs(1000));
+    assert_eq!(judged().await, Ok(()), "fetched while the request waited");
     revocations.shutdown().await;
 }

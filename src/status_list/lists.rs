@@ -11,9 +11,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     time::{sleep, timeout},
 };
 
@@ -110,6 +111,8 @@ type Places = HashMap<Box<str>, HashMap<Box<str>, Arc<Watched>>>;
 struct Watched {
     place: Place,
     state: watch::Sender<State>,
+    /// Has the task fetch it now.
+    wanted: Notify,
     pinned: bool,
 }
 
@@ -117,7 +120,7 @@ impl Watched {
     /// Whether the task has no list, and is not about to have one.
     fn has_failed(&self) -> bool {
         let state = self.state.borrow();
-        state.kept && !state.fetching
+        state.failed && !state.fetching
     }
 }
 
@@ -127,6 +130,8 @@ struct State {
     kept: bool,
     /// It is being fetched now.
     fetching: bool,
+    /// That failed the last time; the task tries again by itself.
+    failed: bool,
 }
 
 /// Why a list was not taken.
@@ -323,7 +328,8 @@ impl Shared {
             tracing::error!(most = self.settings.max_lists, "tokens point to more status lists than are kept");
             return None;
         }
-        let watched = Arc::new(Watched { place: Place::new(iss, uri), state: watch::Sender::default(), pinned });
+        let (place, state, wanted) = (Place::new(iss, uri), watch::Sender::default(), Notify::new());
+        let watched = Arc::new(Watched { place, state, wanted, pinned });
         places.entry(iss.into()).or_default().insert(uri.into(), Arc::clone(&watched));
         self.places.store(Arc::new(places));
         Some(watched)
@@ -331,14 +337,18 @@ impl Shared {
 }
 
 impl Shared {
-    /// Sees to it that a task keeps the list.
+    /// Sees to it that a task keeps the list, and fetches it now unless that has just failed.
     fn keep(self: &Arc<Self>, watched: &Arc<Watched>) {
-        let begins = watched.state.send_if_modified(|state| {
-            let begins = !state.kept;
-            if begins {
-                *state = State { kept: true, fetching: true };
+        let mut begins = false;
+        watched.state.send_if_modified(|state| {
+            begins = !state.kept;
+            let fetches = begins || !(state.fetching || state.failed);
+            if fetches {
+                *state = State { kept: true, fetching: true, failed: false };
+                // It sleeps on where the machine slept, or the clock was set.
+                watched.wanted.notify_one();
             }
-            begins
+            fetches
         });
         if begins {
             let (shared, mut alive) = (Arc::downgrade(self), self.alive.subscribe());
@@ -365,6 +375,8 @@ impl Keeper {
         loop {
             let Some(shared) = self.shared.upgrade() else { return };
             self.watched.state.send_modify(|state| state.fetching = true);
+            // What was asked for until now is answered by this.
+            let _ = self.watched.wanted.notified().now_or_never();
             let pause = match self.refresh(&shared).await {
                 Ok(pause) => {
                     failures = 0;
@@ -379,14 +391,22 @@ impl Keeper {
                     back_off(failures)
                 }
             };
-            self.watched.state.send_modify(|state| state.fetching = false);
+            self.watched.state.send_modify(|state| {
+                *state = State { fetching: false, failed: failures > 0, ..*state };
+            });
             drop(shared);
-            sleep(pause).await;
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.watched.wanted.notified() => {}
+            }
             let Some(shared) = self.shared.upgrade() else { return };
             let idle = self.watched.place.idle_minutes(shared.settings.clock.now());
             if !self.watched.pinned && idle > shared.settings.idle.as_secs() / 60 {
-                self.watched.place.held.store(None);
-                self.watched.state.send_modify(|state| *state = State::default());
+                // Under the lock of those who would have it kept.
+                self.watched.state.send_modify(|state| {
+                    self.watched.place.held.store(None);
+                    *state = State::default();
+                });
                 return;
             }
         }

@@ -41,15 +41,13 @@ pub use self::{
 
 #[cfg(feature = "streams")]
 pub(crate) use self::source::Carried;
+#[cfg(any(feature = "endpoint", feature = "status-list"))]
+pub(crate) use self::strict::{CompactJws, Malformed, Members};
 pub(crate) use self::{
     cache::Verified,
     question::{Known, Question},
     source::{Asked, Found, Head, check_fresh},
     status::StatusKept,
 };
-#[cfg(any(feature = "endpoint", feature = "status-list"))]
-pub(crate) use self::{
-    extract::MAX_TOKEN,
-    json::Raw,
-    strict::{CompactJws, Malformed, Members},
-};
+#[cfg(feature = "endpoint")]
+pub(crate) use self::{extract::MAX_TOKEN, json::Raw};

@@ -169,3 +169,71 @@ pub(super) fn are_alike(one: &Identity, other: &Identity) -> bool {
 fn issuer<'a>(config: &'a Config, iss: &str) -> Option<&'a Issuer> {
     config.issuer.iter().find(|issuer| issuer.issuer == iss)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    fn value(json: &Json) -> Value {
+        let kind = match json {
+            Json::Null => Kind::NullValue(0),
+            Json::Bool(yes) => Kind::BoolValue(*yes),
+            Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap()),
+            Json::String(text) => Kind::StringValue(text.clone()),
+            Json::Array(_) => return Value::default(),
+            Json::Object(members) => Kind::StructValue(Struct {
+                fields: members.iter().map(|(name, member)| (name.clone(), value(member))).collect(),
+            }),
+        };
+        Value { kind: Some(kind) }
+    }
+
+    fn claims(json: &Json) -> Claims {
+        match value(json).kind {
+            Some(Kind::StructValue(Struct { fields })) => Claims(fields),
+            _ => unreachable!("an object"),
+        }
+    }
+
+    #[test]
+    fn the_place_of_a_status_is_read_as_from_a_token() {
+        let list = |idx| StatusClaim::List(StatusRef { uri: "u", idx });
+        for (json, standard, janssen) in [
+            (json!({}), StatusClaim::Missing, StatusClaim::Missing),
+            (json!({"status": {}}), StatusClaim::Missing, StatusClaim::Missing),
+            (json!({"status": {"status_list": {"idx": 7, "uri": "u"}}}), list(7), list(7)),
+            (json!({"status_list": {"idx": 7, "uri": "u"}}), StatusClaim::Missing, list(7)),
+            (json!({"status": "active"}), StatusClaim::Malformed, StatusClaim::Malformed),
+            (json!({"status": {"status_list": null}}), StatusClaim::Malformed, StatusClaim::Malformed),
+            (
+                json!({"status": {"status_list": {"idx": -1, "uri": "u"}}}),
+                StatusClaim::Malformed,
+                StatusClaim::Malformed,
+            ),
+            (
+                json!({"status": {"status_list": {"idx": 1.5, "uri": "u"}}}),
+                StatusClaim::Malformed,
+                StatusClaim::Malformed,
+            ),
+            (
+                json!({"status": {"status_list": {"idx": 1e300, "uri": "u"}}}),
+                StatusClaim::Malformed,
+                StatusClaim::Malformed,
+            ),
+            (json!({"status": {"status_list": {"idx": 1, "uri": ""}}}), StatusClaim::Malformed, StatusClaim::Malformed),
+            (json!({"status": {"status_list": {"idx": 1}}}), StatusClaim::Malformed, StatusClaim::Malformed),
+            (
+                json!({"status": {"status_list": {"idx": 1, "uri": "u"}}, "status_list": {"idx": 2, "uri": "u"}}),
+                list(1),
+                StatusClaim::Malformed,
+            ),
+        ] {
+            let claims = claims(&json);
+            assert_eq!(claims.status(Profile::Standard), standard, "{json}");
+            assert_eq!(claims.status(Profile::Janssen), janssen, "{json}");
+        }
+    }
+}
