@@ -108,7 +108,7 @@ pub(super) fn is_kept(token: &Identity, now: u64) -> bool {
 
 /// An index below `entries`, by chance.
 pub(super) fn any(entries: u64) -> u64 {
-    (u128::from(crate::random::u64()) * u128::from(entries) >> 64) as u64
+    ((u128::from(crate::random::u64()) * u128::from(entries)) >> 64) as u64
 }
 
 pub(super) fn unix() -> u64 {

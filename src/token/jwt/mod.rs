@@ -471,9 +471,9 @@ impl Kind {
         let typ = typ.map(str::to_ascii_lowercase);
         let typ = typ.as_deref().map(|typ| typ.strip_prefix("application/").unwrap_or(typ));
         let accepted = match self {
-            Kind::Open => !typ.is_some_and(|typ| FOREIGN.contains(&typ)),
-            Kind::Exactly(required) => typ == Some(required),
-            Kind::Usually(usual) => typ.is_none_or(|typ| typ == "jwt" || typ == usual),
+            Self::Open => !typ.is_some_and(|typ| FOREIGN.contains(&typ)),
+            Self::Exactly(required) => typ == Some(required),
+            Self::Usually(usual) => typ.is_none_or(|typ| typ == "jwt" || typ == usual),
         };
         if accepted { Ok(()) } else { Err(VerifyError::Type) }
     }
