@@ -107,24 +107,13 @@ impl Claims {
 
     /// Where its status is told. What is malformed is told and not refused: the guard does that, where status lists count.
     fn status(&self, profile: Profile) -> StatusClaim<'_> {
-        let list = |value: &Value| match structure(value).map(|list| (list.get("uri"), list.get("idx"))) {
-            Some((Some(uri), Some(idx))) => match (&uri.kind, &idx.kind) {
-                (Some(Kind::StringValue(uri)), Some(Kind::NumberValue(idx)))
-                    if !uri.is_empty() && (0.0..MAX_TIME).contains(idx) && idx.fract() == 0.0 =>
-                {
-                    StatusClaim::List(StatusRef { uri, idx: *idx as u64 })
-                }
-                _ => StatusClaim::Malformed,
-            },
-            _ => StatusClaim::Malformed,
-        };
         let nested = match self.0.get("status").map(structure) {
             None => StatusClaim::Missing,
-            Some(Some(status)) => status.get("status_list").map_or(StatusClaim::Missing, list),
+            Some(Some(status)) => status.get("status_list").map_or(StatusClaim::Missing, reference),
             Some(None) => StatusClaim::Malformed,
         };
         let beside = self.0.get("status_list").filter(|_| profile == Profile::Janssen);
-        match (nested, beside.map_or(StatusClaim::Missing, list)) {
+        match (nested, beside.map_or(StatusClaim::Missing, reference)) {
             (one, StatusClaim::Missing) | (StatusClaim::Missing, one) => one,
             (one, other) if one == other => one,
             _ => StatusClaim::Malformed,
@@ -145,6 +134,19 @@ impl Claims {
             (None, Some(scope)) => text(scope),
             _ => None,
         }
+    }
+}
+
+/// What stands in `status_list`.
+fn reference(list: &Value) -> StatusClaim<'_> {
+    let Some(list) = structure(list) else { return StatusClaim::Malformed };
+    match [list.get("uri"), list.get("idx")].map(|member| member.and_then(|member| member.kind.as_ref())) {
+        [Some(Kind::StringValue(uri)), Some(Kind::NumberValue(idx))]
+            if !uri.is_empty() && (0.0..MAX_TIME).contains(idx) && idx.fract() == 0.0 =>
+        {
+            StatusClaim::List(StatusRef { uri, idx: *idx as u64 })
+        }
+        _ => StatusClaim::Malformed,
     }
 }
 
