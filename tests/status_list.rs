@@ -1,6 +1,6 @@
 //! Token Status Lists over real sockets: which tokens pass, and what bad lists get.
 #![cfg(feature = "status-list")]
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::needless_pass_by_value, missing_docs)]
 
 mod common;
 mod status;

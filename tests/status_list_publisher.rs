@@ -1,6 +1,6 @@
 //! The denylist as a Token Status List, over real sockets.
 #![cfg(feature = "status-list")]
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::needless_pass_by_value, missing_docs)]
 
 mod common;
 

@@ -1,5 +1,12 @@
 //! A server of status lists for tests: it answers what it is told to, and counts.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::needless_pass_by_value,
+    missing_docs
+)]
 
 use std::{
     collections::HashMap,
