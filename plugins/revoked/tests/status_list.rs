@@ -76,7 +76,7 @@ async fn the_settings_say_what_counts() {
     assert_eq!(off.daemon.with_token(&listed(&uri, 1)).await.status, 200);
     let no_http = Site::new("\n[status_list]\nenabled = true\n").await;
     assert_eq!(no_http.daemon.with_token(&listed(&uri, 0)).await.status, 503);
-    assert!(no_http.daemon.says("it is not https"));
+    eventually("the log says why", async || no_http.daemon.says("it is not https")).await;
     let settings = "missing = \"deny\"\naccept = [\"suspended\"]\nunavailable = \"allow\"\ntimeout = \"1s\"\n";
     let strict = Site::new(&format!("{ON}{settings}")).await;
     for (token, status) in [
