@@ -70,13 +70,14 @@ const KINDS: usize = ScopeKind::ALL.len();
 
 /// Why else than for being revoked requests are refused: the names of [`Rejection::as_str`]. What is not listed counts as
 /// the last.
-pub(crate) const REASONS: [&str; 27] = [
+pub(crate) const REASONS: [&str; 33] = [
     "no_issue_time",
     "times",
     "not_ready",
     "stale",
     "no_answer",
     "not_asked",
+    "no_status_list",
     "several_credentials",
     "malformed_credential",
     "token_too_long",
@@ -95,6 +96,11 @@ pub(crate) const REASONS: [&str; 27] = [
     "missing_jti",
     "missing_sid",
     "missing_iat",
+    "status_invalid",
+    "status_suspended",
+    "status_other",
+    "status_out_of_range",
+    "missing_status",
     "not_verified",
     "no_token",
     "other",
@@ -144,7 +150,7 @@ mod tests {
     use super::*;
     use crate::{
         denylist::{OutOfBounds, Why},
-        token::{ExtractError, VerifyError},
+        token::{ExtractError, Status, VerifyError},
     };
 
     #[test]
@@ -157,6 +163,7 @@ mod tests {
             Rejection::Unknown(Why::Stale),
             Rejection::Unknown(Why::NoAnswer),
             Rejection::Unknown(Why::NotAsked),
+            Rejection::Unknown(Why::NoStatusList),
             Rejection::Credential(ExtractError::Several),
             Rejection::Credential(ExtractError::Malformed),
             Rejection::Credential(ExtractError::TooLong),
@@ -175,6 +182,11 @@ mod tests {
             Rejection::MissingJti,
             Rejection::MissingSid,
             Rejection::MissingIat,
+            Rejection::Status(Status::INVALID),
+            Rejection::Status(Status::SUSPENDED),
+            Rejection::Status(Status(3)),
+            Rejection::NotInStatusList,
+            Rejection::MissingStatus,
             Rejection::NotVerified,
             Rejection::NoToken,
         ];

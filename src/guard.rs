@@ -7,6 +7,8 @@ use std::{
 
 use http::{Extensions, HeaderMap, Method, Uri, header, request::Parts};
 
+#[cfg(feature = "status-list")]
+use crate::status_list::StatusLists;
 #[cfg(feature = "streams")]
 use crate::token::Carried;
 use crate::{
@@ -46,6 +48,8 @@ pub struct Guard<I> {
     policy: Policy,
     challenge: Arc<Challenge>,
     counts: Counts,
+    #[cfg(feature = "status-list")]
+    lists: Option<StatusLists>,
 }
 
 /// Why a request does not pass at once.
@@ -89,7 +93,26 @@ impl<I: IdentitySource> Guard<I> {
         if policy.stale == StaleRequests::Serve || policy.shadow {
             denylist.serves_somewhere();
         }
-        Self { denylist, source, policy, challenge: Arc::default(), counts: Counts::default() }
+        Self {
+            denylist,
+            source,
+            policy,
+            challenge: Arc::default(),
+            counts: Counts::default(),
+            #[cfg(feature = "status-list")]
+            lists: None,
+        }
+    }
+
+    /// Holds tokens that point to a Token Status List against it too.
+    ///
+    /// A list that is not here yet has to be fetched, for which only doors that can ask wait
+    /// ([`Guard::check_or_ask`]); the others answer 503, and have it fetched for the next time.
+    #[cfg(feature = "status-list")]
+    #[must_use]
+    pub fn status_lists(mut self, lists: StatusLists) -> Self {
+        self.lists = Some(lists);
+        self
     }
 
     /// Says more in challenges.
@@ -202,7 +225,13 @@ impl<I: IdentitySource> Guard<I> {
     }
 
     fn asked(&self) -> Asked<'_> {
-        Asked { denylist: &self.denylist, policy: &self.policy, counts: &self.counts }
+        Asked {
+            denylist: &self.denylist,
+            policy: &self.policy,
+            counts: &self.counts,
+            #[cfg(feature = "status-list")]
+            lists: self.lists.as_ref(),
+        }
     }
 
     /// Judges a request by what is at hand.

@@ -63,6 +63,7 @@
 //! | `sqlite` | the embedded durable backend | |
 //! | `postgres` | users from PostgreSQL | |
 //! | `directory-file` | users from a TOML file, for the session and global routes | |
+//! | `status-list` | Token Status Lists: honoured, and published | |
 //! | `streams` | `streams`: ends what is open when its token is revoked | |
 //! | `tracing` | events and spans through the `tracing` facade | |
 //! | `metrics` | numbers and times through the `metrics` facade | |
@@ -101,6 +102,8 @@ pub mod recorder;
 pub mod reject;
 pub mod response;
 pub mod revocation;
+#[cfg(feature = "status-list")]
+pub mod status_list;
 #[cfg(feature = "streams")]
 pub mod streams;
 #[cfg(feature = "sync")]

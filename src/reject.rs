@@ -7,7 +7,7 @@ use http::StatusCode;
 use crate::{
     denylist::{Reason, Why},
     revocation::ScopeKind,
-    token::{ExtractError, VerifyError},
+    token::{ExtractError, Status, VerifyError},
 };
 
 /// Why a request is refused. Put into the extensions of every refusal, so that outer layers can count them.
@@ -28,6 +28,12 @@ pub enum Rejection {
     MissingSid,
     /// The token has no `iat`, and the policy asks for one.
     MissingIat,
+    /// The status list that the token points to gives it this status.
+    Status(Status),
+    /// The status list that the token points to ends before its index.
+    NotInStatusList,
+    /// The token points to no status list, and the policy asks for one.
+    MissingStatus,
     /// A token was presented that nothing has verified.
     NotVerified,
     /// There is no token, and the policy asks for one.
@@ -67,7 +73,7 @@ impl Rejection {
     /// A sentence for the answer. Reveals nothing of the token, and not which scope was revoked.
     pub const fn description(self) -> &'static str {
         match self {
-            Self::Revoked(_) => "The access token was revoked",
+            Self::Revoked(_) | Self::Status(Status::INVALID) => "The access token was revoked",
             Self::Unknown(_) => "Revocation cannot be checked at the moment",
             Self::Credential(ExtractError::Several) => "The request carries more than one credential",
             Self::Credential(ExtractError::TooLong) => "The access token is too long",
@@ -76,9 +82,14 @@ impl Rejection {
             Self::Credential(_) => "The credential is malformed",
             Self::Token(VerifyError::Expired) => "The access token has expired",
             Self::Token(VerifyError::KeyNotAvailable) => "The key of the access token is being fetched",
-            Self::Token(_) | Self::MissingJti | Self::MissingSid | Self::MissingIat | Self::NotVerified => {
-                "The access token is invalid"
-            }
+            Self::Token(_)
+            | Self::MissingJti
+            | Self::MissingSid
+            | Self::MissingIat
+            | Self::Status(_)
+            | Self::NotInStatusList
+            | Self::MissingStatus
+            | Self::NotVerified => "The access token is invalid",
         }
     }
 
@@ -98,11 +109,17 @@ impl Rejection {
             Self::Unknown(Why::Stale) => "stale",
             Self::Unknown(Why::NoAnswer) => "no_answer",
             Self::Unknown(Why::NotAsked) => "not_asked",
+            Self::Unknown(Why::NoStatusList) => "no_status_list",
             Self::Credential(error) => error.as_str(),
             Self::Token(error) => error.as_str(),
             Self::MissingJti => "missing_jti",
             Self::MissingSid => "missing_sid",
             Self::MissingIat => "missing_iat",
+            Self::Status(Status::INVALID) => "status_invalid",
+            Self::Status(Status::SUSPENDED) => "status_suspended",
+            Self::Status(_) => "status_other",
+            Self::NotInStatusList => "status_out_of_range",
+            Self::MissingStatus => "missing_status",
             Self::NotVerified => "not_verified",
             Self::NoToken => "no_token",
         }
@@ -119,6 +136,9 @@ impl fmt::Display for Rejection {
             Self::MissingJti => f.write_str("the token has no jti"),
             Self::MissingSid => f.write_str("the token has no sid"),
             Self::MissingIat => f.write_str("the token has no iat"),
+            Self::Status(status) => write!(f, "the token's status is {status}"),
+            Self::NotInStatusList => f.write_str("the token's index lies beyond its status list"),
+            Self::MissingStatus => f.write_str("the token points to no status list"),
             Self::NotVerified => f.write_str("a token was presented, but nothing outside this layer verified it"),
             Self::NoToken => f.write_str("no token"),
         }

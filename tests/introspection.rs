@@ -52,6 +52,7 @@ fn digests() -> OpaqueKeys {
 #[derive(Clone)]
 struct As {
     address: SocketAddr,
+    #[allow(clippy::type_complexity, reason = "a table")]
     answers: Arc<Mutex<HashMap<String, (u16, &'static str, Vec<u8>)>>>,
     /// Of each answer, and of the one for all other tokens.
     headers: Arc<Mutex<Vec<(&'static str, String)>>>,

@@ -328,7 +328,7 @@ mod tests {
             (format!("{ALICE}\n{}", &TOKEN[..20]), 2),
             (format!("{ALICE}\n{{\"end\":2}}\n"), 2),
             (format!("{{\"end\":0}}\n{ALICE}\n"), 2),
-            (format!("{{\"end\":0,\"x\":1}}\n"), 1),
+            ("{\"end\":0,\"x\":1}\n".to_owned(), 1),
             (format!("{ALICE}\n{{}}\n"), 2),
             (format!("{}\n", ALICE.replace("1700000000", "\"soon\"")), 1),
             (format!("{}\n", ALICE.replace("1700000000", "-1")), 1),

@@ -379,6 +379,12 @@ impl Denylist {
         }
     }
 
+    /// Moves with every change. Read before a look, it tells later whether another look could find something else.
+    #[cfg(feature = "status-list")]
+    pub(crate) fn generation(&self) -> u64 {
+        self.visible.generation()
+    }
+
     /// A bit for each kind of scope that is held at all.
     #[inline]
     pub(crate) fn kinds(&self) -> u32 {

@@ -65,6 +65,8 @@ pub enum Why {
     /// Only the backend can tell, and it was not asked: by a door that cannot wait, for a token that nobody has verified,
     /// or since this user has asked too often.
     NotAsked,
+    /// The status list that the token points to cannot be had, or cannot be trusted.
+    NoStatusList,
 }
 
 impl fmt::Display for Why {
@@ -74,6 +76,7 @@ impl fmt::Display for Why {
             Self::Stale => "the denylist is stale",
             Self::NoAnswer => "a store that had to be asked did not answer",
             Self::NotAsked => "a store would have to be asked, and was not",
+            Self::NoStatusList => "the token's status list is not to be had",
         })
     }
 }

@@ -123,6 +123,7 @@ pub(super) const fn not_accepted(error: VerifyError) -> Refusal {
         VerifyError::Audience => Fault::Audience,
         VerifyError::Type => Fault::Type,
         VerifyError::Expired | VerifyError::NotYetValid => Fault::Time,
-        VerifyError::LivesTooLong => Fault::Claim,
+        // No issuer is asked about a signal.
+        VerifyError::LivesTooLong | VerifyError::Inactive => Fault::Claim,
     })
 }

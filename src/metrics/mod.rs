@@ -201,7 +201,7 @@ fn added<const N: usize>(some: [u64; N], more: [u64; N]) -> [u64; N] {
 
 fn publish_refusals(reason: &'static str, refused: u64, shadowed: u64) {
     /// The reasons for which this node cannot tell.
-    const UNKNOWN: [&str; 4] = ["not_ready", "stale", "no_answer", "not_asked"];
+    const UNKNOWN: [&str; 5] = ["not_ready", "stale", "no_answer", "not_asked", "no_status_list"];
     let verdict = if UNKNOWN.contains(&reason) { "unknown" } else { "deny" };
     catalogue::CHECKS.total(&[verdict, reason], refused.wrapping_add(shadowed));
     catalogue::REFUSED.total(&[reason], refused);

@@ -53,6 +53,12 @@ impl Issued {
         Ok(Some(Self { access, refresh, id_token, issuer: (*recorder.issuer).into(), offline }))
     }
 
+    /// What the access token says, where it says anything.
+    #[cfg(feature = "status-list")]
+    pub(super) fn access_token(&self) -> Option<&Identity> {
+        self.access.as_ref()?.identity.as_ref()
+    }
+
     /// The refresh token first: it is what the grant lives by.
     pub(super) fn members(&self) -> Vec<Member> {
         self.tokens().map(Token::member).collect()

@@ -35,6 +35,8 @@ pub use self::{
     store::{Recorded, RecorderStore},
 };
 use self::{issued::Issued, reach::Reach};
+#[cfg(feature = "status-list")]
+use crate::status_list::StatusListPublisher;
 use crate::{
     Revocations,
     backend::BackendError,
@@ -87,6 +89,8 @@ pub struct Recorder {
     /// `None`: as long as there can be refresh tokens.
     refresh_lifetime: Option<Duration>,
     purged: Arc<AtomicU64>,
+    #[cfg(feature = "status-list")]
+    published: Option<Arc<StatusListPublisher>>,
 }
 
 /// Why a token request or its answer goes no further.
@@ -184,6 +188,8 @@ impl Recorder {
             refresh_ends_access: false,
             refresh_lifetime: None,
             purged: Arc::default(),
+            #[cfg(feature = "status-list")]
+            published: None,
         }
     }
 
@@ -193,6 +199,14 @@ impl Recorder {
     /// Refresh and ID tokens, which are not for us, are always read so.
     pub fn verifier(mut self, verifier: impl Verifier) -> Self {
         self.verifier = Some(Arc::new(verifier));
+        self
+    }
+
+    /// Learns the indexes of access tokens that point to this list. They are durable before the token is out, or it is not
+    /// released.
+    #[cfg(feature = "status-list")]
+    pub fn status_list(mut self, published: &Arc<StatusListPublisher>) -> Self {
+        self.published = Some(Arc::clone(published));
         self
     }
 
@@ -488,6 +502,8 @@ impl Recorder {
     ) -> Result<(), Denied> {
         let now = self.now();
         let Some(issued) = Issued::read(body, self, now)? else { return Ok(()) };
+        #[cfg(feature = "status-list")]
+        self.learn_index(&issued).await?;
         let mut members = issued.members();
         let mut grant = issued.grant(client, since.min(now));
         if let Some((_, used)) = &presented {
@@ -522,6 +538,19 @@ impl Recorder {
         }
         self.purge_now_and_then(now);
         Ok(())
+    }
+
+    #[cfg(feature = "status-list")]
+    async fn learn_index(&self, issued: &Issued) -> Result<(), Denied> {
+        let (Some(list), Some(token)) = (&self.published, issued.access_token()) else { return Ok(()) };
+        match list.learn(token).await {
+            Ok(()) => Ok(()),
+            Err(_error) => {
+                #[cfg(feature = "tracing")]
+                tracing::error!(error = %_error, "a token's index of the published status list was not recorded; not released");
+                Err(Denied::NotRecorded)
+            }
+        }
     }
 
     /// The grant that new tokens belong to: that of the refresh token, or one that has them already.

@@ -42,13 +42,23 @@ pub(crate) struct Verified {
     token: Box<[u8]>,
     pub(crate) identity: Identity,
     pub(crate) keys: ScopeKeys,
+    /// Where its status is told, where status lists count.
+    #[cfg(feature = "status-list")]
+    pub(crate) listed: Option<crate::status_list::Listed>,
     /// Of the verifier, read before it judged.
     epoch: u64,
 }
 
 impl Verified {
     pub(crate) fn new(token: &str, identity: Identity, keys: ScopeKeys, epoch: u64) -> Self {
-        Self { token: token.as_bytes().into(), identity, keys, epoch }
+        Self {
+            token: token.as_bytes().into(),
+            identity,
+            keys,
+            #[cfg(feature = "status-list")]
+            listed: None,
+            epoch,
+        }
     }
 
     #[inline]

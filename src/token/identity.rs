@@ -6,7 +6,7 @@ use std::{
     },
 };
 
-use super::OpaqueDigest;
+use super::{OpaqueDigest, StatusClaim, StatusKept, StatusRef};
 use crate::revocation::{Scope, ScopeHasher, ScopeKey, ScopeKind};
 
 /// What revocation needs to know of one token, borrowed from wherever its verified claims are.
@@ -42,6 +42,8 @@ pub struct Claims<'a> {
     pub auth_time: Option<u64>,
     /// When it expires (Unix seconds).
     pub exp: Option<u64>,
+    /// Where its status is told (draft-ietf-oauth-status-list §6).
+    pub status: StatusClaim<'a>,
 }
 
 macro_rules! setters {
@@ -70,7 +72,15 @@ impl<'a> Claims<'a> {
             iat: None,
             auth_time: None,
             exp: None,
+            status: StatusClaim::Missing,
         }
+    }
+
+    /// Says that its status is at this index of the status list with this URI.
+    #[must_use]
+    pub const fn status_list(mut self, uri: &'a str, idx: u64) -> Self {
+        self.status = StatusClaim::List(StatusRef { uri, idx });
+        self
     }
 
     setters! {
@@ -327,6 +337,7 @@ struct Inner {
     iat: Option<u64>,
     auth_time: Option<u64>,
     exp: Option<u64>,
+    status: StatusKept,
     keys: Option<(ScopeHasher, ScopeKeys)>,
 }
 
@@ -356,6 +367,7 @@ impl Identity {
             iat: claims.iat,
             auth_time: claims.auth_time,
             exp: claims.exp,
+            status: claims.status.into(),
             keys,
         }))
     }
@@ -404,6 +416,11 @@ impl Identity {
     pub fn exp(&self) -> Option<u64> {
         self.0.exp
     }
+
+    /// Where its status is told.
+    pub fn status(&self) -> StatusClaim<'_> {
+        self.0.status.as_claim()
+    }
 }
 
 impl VerifiedClaims for Identity {
@@ -420,6 +437,7 @@ impl VerifiedClaims for Identity {
             iat: self.0.iat,
             auth_time: self.0.auth_time,
             exp: self.0.exp,
+            status: self.status(),
         }
     }
 

@@ -9,10 +9,13 @@ mod introspection;
 mod json;
 #[cfg(feature = "jwt")]
 mod jwt;
+#[cfg(feature = "status-list")]
+mod listed;
 mod opaque;
 mod peek;
 mod question;
 pub(crate) mod source;
+mod status;
 mod strict;
 mod verifier;
 
@@ -40,18 +43,22 @@ pub use self::{
     opaque::{OpaqueDigest, OpaqueKeyError, OpaqueKeys},
     peek::{Peek, VerifierBehind},
     source::{FromExtension, IdentitySource, Verify},
+    status::{Status, StatusClaim, StatusPlace, StatusRef},
     strict::ClaimNames,
     verifier::{Verifier, VerifyError},
 };
 
 #[cfg(feature = "streams")]
 pub(crate) use self::source::Carried;
+#[cfg(any(feature = "endpoint", feature = "status-list"))]
+pub(crate) use self::strict::CompactJws;
 #[cfg(feature = "sync")]
 pub(crate) use self::strict::{Malformed, Members};
 pub(crate) use self::{
     cache::Verified,
     question::{Known, Question},
     source::{Asked, Found, Head, check_fresh},
+    status::StatusKept,
 };
 #[cfg(feature = "endpoint")]
-pub(crate) use self::{extract::MAX_TOKEN, json::Raw, strict::CompactJws};
+pub(crate) use self::{extract::MAX_TOKEN, json::Raw};

@@ -76,6 +76,10 @@ impl Source for Peek {
         check_times(claims.iat, claims.exp, context)?;
         let claims = claims.as_claims(iss, jws.signing_input);
         check_claims(&claims, context)?;
+        #[cfg(feature = "status-list")]
+        if let Some(lists) = context.lists {
+            lists.peek(iss, claims.status, context.now)?;
+        }
         let keys = claims.keys_among(context.denylist.hasher(), context.denylist.kinds());
         check_revoked(&keys, context)?;
         // Unverified: there is no identity to hand on.

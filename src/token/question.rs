@@ -8,6 +8,7 @@ use super::{
 use crate::reject::Rejection;
 
 /// A token that cannot be judged by what is at hand: its request waits at a door that can wait, and is refused elsewhere.
+#[allow(clippy::large_enum_variant, reason = "it is boxed as a whole")]
 pub(crate) enum Question {
     /// Only the backend can tell whether it is revoked.
     Backend(Known),

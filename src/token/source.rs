@@ -11,6 +11,8 @@ use http::{Extensions, HeaderMap, Uri};
 
 #[cfg(feature = "introspection")]
 use super::Introspection;
+#[cfg(feature = "status-list")]
+use super::listed;
 use super::{
     Claims, ExtractError, Extractor, OpaqueKeys, ScopeKeys, TokenCacheConfig, VerifiedClaims, Verifier, VerifyError,
     cache::{TokenCache, Verified},
@@ -20,6 +22,8 @@ use super::{
 };
 #[cfg(feature = "streams")]
 use crate::revocation::ScopeKind;
+#[cfg(feature = "status-list")]
+use crate::status_list::StatusLists;
 use crate::{
     counts::{Counts, Step},
     denylist::{Denylist, Found as Held, OutOfBounds, Why, bounds},
@@ -42,14 +46,22 @@ pub(crate) struct Asked<'a> {
     pub(crate) denylist: &'a Denylist,
     pub(crate) policy: &'a Policy,
     pub(crate) counts: &'a Counts,
+    #[cfg(feature = "status-list")]
+    pub(crate) lists: Option<&'a StatusLists>,
 }
 
 impl<'a> Asked<'a> {
     /// Reads the clock, once there is a token to judge.
     #[inline]
     pub(crate) fn now(self) -> Context<'a> {
-        let Self { denylist, policy, counts } = self;
-        Context { denylist, policy, counts, now: denylist.now() }
+        Context {
+            denylist: self.denylist,
+            policy: self.policy,
+            counts: self.counts,
+            #[cfg(feature = "status-list")]
+            lists: self.lists,
+            now: self.denylist.now(),
+        }
     }
 }
 
@@ -59,6 +71,8 @@ pub(crate) struct Context<'a> {
     pub(crate) denylist: &'a Denylist,
     pub(crate) policy: &'a Policy,
     counts: &'a Counts,
+    #[cfg(feature = "status-list")]
+    pub(crate) lists: Option<&'a StatusLists>,
     pub(crate) now: Moment,
 }
 
@@ -241,6 +255,10 @@ impl<T: VerifiedClaims> sealed::Source for FromExtension<T> {
             check_times(iat, exp, context)?;
         }
         check_claims(&verified, context)?;
+        #[cfg(feature = "status-list")]
+        if let Some(unclear) = listed::by_claims(&verified, context)? {
+            return Ok(unclear);
+        }
         let checked = match claims.keys(denylist.hasher()) {
             Some(keys) => check_revoked(keys, context),
             None => check_revoked(&verified.keys_among(denylist.hasher(), denylist.kinds()), context),
@@ -352,7 +370,10 @@ impl<V: Verifier> Verify<V> {
         let identity = self.verifier.verify(token, context.now.unix())?;
         check_claims(&identity.claims(), context)?;
         let keys = identity.claims().keys(context.denylist.hasher());
-        let verified = Arc::new(Verified::new(token, identity, keys, epoch));
+        let verified = Verified::new(token, identity, keys, epoch);
+        #[cfg(feature = "status-list")]
+        let verified = listed::located(verified, context)?;
+        let verified = Arc::new(verified);
         self.cache.insert(Arc::clone(&verified));
         Ok(verified)
     }
@@ -400,6 +421,10 @@ impl<V: Verifier> sealed::Source for Verify<V> {
         };
         // Time changes no generation: it is compared on every request.
         check_times(verified.identity.iat(), verified.identity.exp(), context)?;
+        #[cfg(feature = "status-list")]
+        if let Some(held) = listed::by_verified(&verified, context) {
+            return Ok(held);
+        }
         if let Some(held) = context.denylist.revoked(&verified.keys, context.policy.missing_iat) {
             return Ok(not_clear(held, verified, context));
         }

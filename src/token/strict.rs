@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use super::{
-    Claims,
+    Claims, StatusKept, StatusPlace,
     json::{self, Raw},
 };
 
@@ -20,6 +20,7 @@ pub struct ClaimNames {
     pub(crate) sid: Cow<'static, str>,
     pub(crate) sub: Cow<'static, str>,
     pub(crate) client_id: Cow<'static, str>,
+    pub(crate) status: StatusPlace,
 }
 
 impl Default for ClaimNames {
@@ -34,6 +35,7 @@ impl ClaimNames {
         sid: Cow::Borrowed("sid"),
         sub: Cow::Borrowed("sub"),
         client_id: Cow::Borrowed("client_id"),
+        status: StatusPlace::Standard,
     };
 
     /// The claim that identifies the token.
@@ -58,6 +60,12 @@ impl ClaimNames {
     /// The claim that identifies the client.
     pub fn client_id(mut self, name: impl Into<String>) -> Self {
         self.client_id = Cow::Owned(name.into());
+        self
+    }
+
+    /// Where the reference to a status list is.
+    pub const fn status_list(mut self, place: StatusPlace) -> Self {
+        self.status = place;
         self
     }
 }
@@ -158,6 +166,7 @@ impl<'a> Members<'a> {
             iat: self.time("iat")?,
             auth_time: self.time("auth_time")?,
             exp: self.time("exp")?,
+            status: StatusKept::read(self, names.status),
         })
     }
 }
@@ -176,6 +185,7 @@ pub(crate) struct StrictClaims<'a> {
     pub(crate) iat: Option<u64>,
     auth_time: Option<u64>,
     pub(crate) exp: Option<u64>,
+    status: StatusKept,
 }
 
 impl StrictClaims<'_> {
@@ -193,6 +203,7 @@ impl StrictClaims<'_> {
             iat: self.iat,
             auth_time: self.auth_time,
             exp: self.exp,
+            status: self.status.as_claim(),
         }
     }
 }

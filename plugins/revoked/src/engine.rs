@@ -18,6 +18,7 @@ use tower_revocation::{
     recorder::{Recorder, Replay},
     reject::Rejection,
     response::Denial,
+    status_list::{StatusListPublisher, StatusLists},
     streams::EndStreamsLayer,
     sync::StartError,
     token::{ExtractError, Extractor, FromExtension, Identity, JwtVerifier, OpaqueKeys, Verify},
@@ -43,6 +44,8 @@ pub struct Engine {
     vouched: Arc<Guard<FromExtension<Identity>>>,
     /// The same as `guard`, for operators who ask about a token: nothing is counted that no client sent.
     probe: Guard<Source>,
+    lists: Option<StatusLists>,
+    published: Option<Arc<StatusListPublisher>>,
     extractor: Extractor,
     reads_forms: bool,
     verifiers: Verifiers,
@@ -173,7 +176,6 @@ impl Engine {
     }
 
     async fn start_on(backend: impl backend::Backend, config: Config, run: Run) -> Result<Arc<Self>, EngineError> {
-        refuse_what_is_not_there_yet(&config)?;
         let verifiers = Verifiers::new(&config)?;
         let keys = parts::digest_key(&config, run)?;
         let digest_key = keys.as_ref().map(|keys| keys.current_id().to_owned());
@@ -207,6 +209,7 @@ impl Engine {
             probe = probe.introspect(asked()?);
         }
         let opaque = keys.clone();
+        let published = parts::published_list(&config, denylist, run).await?;
         if let (Some(section), Some(keys)) = (&config.recorder, keys) {
             source = source.opaque(keys.clone());
             probe = probe.opaque(keys.clone());
@@ -218,18 +221,30 @@ impl Engine {
             if config.profile == config::Profile::TokenAuthority {
                 recorder = recorder.replay(Replay::TokenAuthority).refresh_ends_access(true);
             }
+            if let Some(published) = &published {
+                recorder = recorder.status_list(published);
+            }
             learns = Some(Learns { recorder });
         }
         let policy = parts::policy(&config);
-        let guard = Guard::new(Arc::clone(denylist), source, policy).challenge(challenge.clone());
+        let mut guard = Guard::new(Arc::clone(denylist), source, policy).challenge(challenge.clone());
         let vouched = FromExtension::new().extractor(extractor.clone());
-        let vouched = Arc::new(Guard::new(Arc::clone(denylist), vouched, policy).challenge(challenge));
+        let mut vouched = Guard::new(Arc::clone(denylist), vouched, policy).challenge(challenge);
+        let mut probe = Guard::new(Arc::clone(denylist), probe, policy);
+        let lists = parts::status_lists(&config, &verifiers.access)?;
+        if let Some(lists) = &lists {
+            guard = guard.status_lists(lists.clone());
+            vouched = vouched.status_lists(lists.clone());
+            probe = probe.status_lists(lists.clone());
+        }
+        let vouched = Arc::new(vouched);
         let guard = Arc::new(guard);
-        let probe = Guard::new(Arc::clone(denylist), probe, policy);
         let sender = parts::logout_sender(&config, learns.as_ref().map(|learns| learns.recorder.clone()))?;
         let notices = sender.map(|sender| sender.start().map_err(|error| Fault::new("logout_sender", error)));
         let notices = notices.transpose()?;
-        let routes = Routes::new(&config, &revocations, &guard, &verifiers, learns.as_ref(), notices.as_ref(), opaque.as_ref()).await?;
+        let routes =
+            Routes::new(&config, &revocations, &guard, &verifiers, learns.as_ref(), notices.as_ref(), opaque.as_ref())
+                .await?;
         let routes = Arc::new(ArcSwap::from_pointee(routes));
         let mut polls = Vec::new();
         for ((key, poll), section) in parts::polls(&config)?
@@ -247,6 +262,8 @@ impl Engine {
             guard,
             vouched,
             probe,
+            lists,
+            published,
             extractor,
             reads_forms,
             verifiers,
@@ -267,7 +284,6 @@ impl Engine {
     ///
     /// Where a key cannot be used. All stays as it is then.
     pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, EngineError> {
-        refuse_what_is_not_there_yet(&config)?;
         let running = self.config.load_full();
         let stays = unlike(&running, &config);
         // What needs a restart goes on as it was, in what is made anew too.
@@ -447,6 +463,18 @@ impl Engine {
     /// The guard of all doors.
     pub const fn guard(&self) -> &Arc<Guard<Source>> {
         &self.guard
+    }
+
+    /// The status lists that tokens point to, where they count.
+    pub const fn status_lists(&self) -> Option<&StatusLists> {
+        self.lists.as_ref()
+    }
+
+    /// The status list that is published at this path.
+    pub fn published_at(&self, path: &str) -> Option<&Arc<StatusListPublisher>> {
+        let config = self.config.load();
+        let at = config.status_list.publish.as_ref().is_some_and(|section| section.path == path);
+        self.published.as_ref().filter(|_| at)
     }
 
     /// Verifies any token of the issuers, refresh tokens too.
@@ -732,7 +760,7 @@ fn overlaid(
     let path = path.ok_or_else(|| Fault::new(at("path"), "is needed in this profile"))?;
     let issuer = &config.issuer[0];
     let overlay = IntrospectionOverlay::new(&path, &issuer.issuer).map_err(|error| Fault::new(at("path"), error))?;
-    let mut overlay = overlay.claim_names(parts::claim_names(&issuer.claims));
+    let mut overlay = overlay.claim_names(parts::claim_names(&issuer.claims, config.profile));
     if let Some(keys) = opaque {
         overlay = overlay.opaque(keys.clone());
     }
@@ -834,17 +862,6 @@ fn with_polls_of(mut new: Vec<config::Transmitter>, running: &[config::Transmitt
     new
 }
 
-/// Sections that are not there yet must not look as if they were.
-fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), Fault> {
-    let sections = [
-        ("status_list.enabled", config.status_list.enabled),
-    ];
-    match sections.into_iter().find(|(_, on)| *on) {
-        Some((key, _)) => Err(Fault::new(key, "is not available in this version; leave it out or off")),
-        None => Ok(()),
-    }
-}
-
 /// The sections that differ and that a reload does not take over.
 fn unlike(running: &Config, new: &Config) -> Vec<&'static str> {
     let mut sections = Vec::new();
@@ -884,5 +901,6 @@ fn unlike(running: &Config, new: &Config) -> Vec<&'static str> {
     };
     compare("client.backchannel_logout_uri", told(running) == told(new));
     compare("introspection", running.introspection == new.introspection);
+    compare("status_list", running.status_list == new.status_list);
     sections
 }

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 use tower_revocation::{
     backend::{self, Redis},
-    denylist::{Mode, Staleness, Tiered},
+    denylist::{Denylist, Mode, Staleness, Tiered},
     directory::{ClaimsOnly, Directory, FileDirectory, SqlDirectory, SqlStatements},
     endpoint::{
         BackchannelLogoutEndpoint, CertificateHeader, CertificateName, Client, Clients, EventsEndpoint, LogoutSender,
@@ -17,6 +17,10 @@ use tower_revocation::{
     recorder::{MemoryStore, Recorder, RecorderStore, SqliteStore},
     response::Challenge,
     revocation::{Lifetimes, ScopeKind},
+    status_list::{
+        MemoryIndex, SqliteIndex, Status, StatusIndex, StatusListPublisher, StatusLists, StatusListsBuilder,
+        StatusPlace, Unavailable,
+    },
     streams::EndStreams,
     sync::SyncConfig,
     token::{
@@ -35,6 +39,9 @@ use crate::{
 const DIGEST_KEY: &str = "revoked-digest.key";
 /// The file that the recorder learns into where the configuration names none.
 const RECORDER: &str = "revoked-recorder.db";
+
+/// The file with the indexes of a published status list where the configuration names none.
+const STATUS_INDEX: &str = "revoked-status-index.db";
 
 /// The settings of the replica.
 pub(crate) fn sync(config: &Config, digest_key: Option<String>) -> SyncConfig {
@@ -183,7 +190,7 @@ pub(crate) fn issuers(config: &Config, access: bool) -> Result<JwtVerifierBuilde
         }
         let mut issuer = Issuer::new(&section.issuer)
             .algorithms(algorithms(&section.algorithms, &at(".algorithms"))?)
-            .claim_names(claim_names(&section.claims));
+            .claim_names(claim_names(&section.claims, config.profile));
         issuer = match (section.audience.is_empty(), section.any_audience) {
             (false, false) => issuer.audience(&section.audience),
             (true, true) => issuer.any_audience(),
@@ -376,9 +383,95 @@ fn algorithms(names: &[String], key: &str) -> Result<Vec<Algorithm>, Fault> {
     names.iter().map(|name| name.parse().map_err(|error| Fault::new(key, error))).collect()
 }
 
-pub(crate) fn claim_names(names: &config::ClaimNames) -> ClaimNames {
+/// The status lists that tokens point to, where they count.
+pub(crate) fn status_lists(config: &Config, verifier: &Arc<JwtVerifier>) -> Result<Option<StatusLists>, Fault> {
+    let section = &config.status_list;
+    let mut accepted = Vec::new();
+    for name in &section.accept {
+        let status = match name.as_str() {
+            "suspended" => Ok(Status::SUSPENDED),
+            number => number.parse().map(Status),
+        };
+        match status {
+            Ok(Status::VALID | Status::INVALID) | Err(_) => {
+                let what = format!("{name:?} is neither \"suspended\" nor a number from 2 to 255");
+                return Err(Fault::new("status_list.accept", what));
+            }
+            Ok(status) => accepted.push(status),
+        }
+    }
+    if !section.enabled {
+        return Ok(None);
+    }
+    let lists = StatusLists::builder(Arc::clone(verifier))
+        .allow_http(section.allow_http)
+        .allow_private(section.allow_private)
+        .redirects(section.redirects)
+        .missing(match section.missing {
+            config::Missing::Allow => MissingClaim::Allow,
+            config::Missing::Deny => MissingClaim::Deny,
+        })
+        .unavailable(match section.unavailable {
+            config::Unavailable::Refuse => Unavailable::Refuse,
+            config::Unavailable::LastKnown => Unavailable::LastKnown,
+            config::Unavailable::Allow => Unavailable::Allow,
+        })
+        .wait(section.wait.0)
+        .timeout(section.timeout.0)
+        .default_ttl(section.default_ttl.0)
+        .max_ttl(section.max_ttl.0)
+        .leeway(config.tokens.leeway.0)
+        .max_list_bytes(section.max_list_bytes)
+        .max_bytes(section.max_bytes)
+        .max_lists(section.max_lists);
+    let lists = accepted.into_iter().fold(lists, StatusListsBuilder::accept);
+    lists.build().map(Some).map_err(|error| Fault::new("status_list", error))
+}
+
+/// The list that is published, where one is.
+pub(crate) async fn published_list(
+    config: &Config,
+    denylist: &Arc<Denylist>,
+    run: Run,
+) -> Result<Option<Arc<StatusListPublisher>>, Fault> {
+    let Some(section) = &config.status_list.publish else { return Ok(None) };
+    let fault = |key: &str, what: &dyn std::fmt::Display| Fault::new(format!("status_list.publish.{key}"), what);
+    if config.recorder.is_none() {
+        let what = "needs [recorder]: the indexes are learnt from the tokens that the server behind issues";
+        return Err(Fault::new("status_list.publish", what));
+    }
+    if !section.path.starts_with('/') || section.path.contains(['?', '#', '%']) || section.path.contains("//") {
+        return Err(fault("path", &"is no plain path; write it like \"/statuslists/1\""));
+    }
+    let issuer = section.issuer.clone().unwrap_or_else(|| config.issuer[0].issuer.clone());
+    if !config.issuer.iter().any(|known| known.issuer == issuer) {
+        return Err(fault("issuer", &"is no [[issuer]]"));
+    }
+    if section.entries == 0 || section.entries > 1 << 27 {
+        return Err(fault("entries", &"has to be between 1 and 134217728"));
+    }
+    let path = config.path(&section.key_file);
+    let key = SigningKey::file(&path).map_err(|error| fault("key_file", &format!("{}: {error}", path.display())))?;
+    let entries = section.entries as u64;
+    let in_memory = section.index.is_none() && config.backend.url.expose() == "memory:";
+    let index: Arc<dyn StatusIndex> = if run == Run::Dry || in_memory {
+        Arc::new(MemoryIndex::new(entries))
+    } else {
+        let path = config.path(section.index.as_deref().unwrap_or(Path::new(STATUS_INDEX)));
+        Arc::new(SqliteIndex::open(path, entries).await.map_err(|error| fault("index", &error))?)
+    };
+    let external_url = config.external_url();
+    let uri = section.uri.clone().unwrap_or_else(|| format!("{}{}", external_url.trim_end_matches('/'), section.path));
+    let list = StatusListPublisher::new(Arc::clone(denylist), index, key, issuer, uri, section.entries);
+    Ok(Some(Arc::new(list.lasting(section.ttl.0, section.lifetime.0))))
+}
+
+pub(crate) fn claim_names(names: &config::ClaimNames, profile: config::Profile) -> ClaimNames {
     let config::ClaimNames { jti, sid, sub, client_id } = names;
     let mut all = ClaimNames::default();
+    if profile == config::Profile::Janssen {
+        all = all.status_list(StatusPlace::TopLevel);
+    }
     if let Some(name) = jti {
         all = all.jti(name);
     }
@@ -751,7 +844,7 @@ pub(crate) fn introspection(
         .at_once(section.at_once)
         .audience(&section.audience)
         .missing_exp(missing_exp)
-        .claim_names(claim_names(&known.claims)))
+        .claim_names(claim_names(&known.claims, config.profile)))
 }
 
 fn introspection_credentials(

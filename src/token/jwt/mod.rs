@@ -223,6 +223,20 @@ impl JwtVerifier {
         Ok(())
     }
 
+    /// Whether `iss` signed this as a JWT of this type. Nothing else of it is looked at.
+    #[cfg(feature = "status-list")]
+    pub(crate) fn check_signed_by(
+        &self,
+        iss: &str,
+        typ: &'static str,
+        jws: &CompactJws<'_>,
+    ) -> Result<(), VerifyError> {
+        let header = Members::parse(&jws.header)?;
+        let config = self.config.load();
+        let issuer = config.issuers.get(iss).ok_or(VerifyError::UnknownIssuer)?;
+        issuer.authenticate_as(Kind::Exactly(typ), &header, jws, Times::Checked)
+    }
+
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -375,40 +389,26 @@ impl Trusted {
 
     /// Whether the issuer signed this, as a token of a kind that is accepted.
     fn authenticate(&self, header: &Members<'_>, jws: &CompactJws<'_>, times: Times) -> Result<(), VerifyError> {
+        self.authenticate_as(self.kind, header, jws, times)
+    }
+
+    fn authenticate_as(
+        &self,
+        kind: Kind,
+        header: &Members<'_>,
+        jws: &CompactJws<'_>,
+        times: Times,
+    ) -> Result<(), VerifyError> {
         // No critical extension is understood here (RFC 7515 §4.1.11).
         if header.raw("crit").is_some() {
             return Err(VerifyError::Type);
         }
-        self.check_type(header.string("typ")?.as_deref())?;
+        kind.check(header.string("typ")?.as_deref())?;
         let alg = header.string("alg")?.ok_or(VerifyError::Malformed)?;
         let alg = alg.parse().ok().filter(|alg| self.algorithms.contains(alg)).ok_or(VerifyError::Algorithm)?;
         let kid = header.string("kid")?;
         let signature = URL_SAFE_NO_PAD.decode(jws.signature).map_err(|_| VerifyError::Malformed)?;
         self.check_signature(alg, kid.as_deref(), jws.signing_input, &signature, times)
-    }
-
-    fn check_type(&self, typ: Option<&str>) -> Result<(), VerifyError> {
-        /// What else issuers sign with the same keys (RFC 8725 §3.11).
-        const FOREIGN: [&str; 10] = [
-            "logout+jwt",
-            "secevent+jwt",
-            "statuslist+jwt",
-            "global-token-revocation+jwt",
-            "dpop+jwt",
-            "oauth-authz-req+jwt",
-            "token-introspection+jwt",
-            "client-authentication+jwt",
-            "entity-statement+jwt",
-            "kb+jwt",
-        ];
-        let typ = typ.map(str::to_ascii_lowercase);
-        let typ = typ.as_deref().map(|typ| typ.strip_prefix("application/").unwrap_or(typ));
-        let accepted = match self.kind {
-            Kind::Open => !typ.is_some_and(|typ| FOREIGN.contains(&typ)),
-            Kind::Exactly(required) => typ == Some(required),
-            Kind::Usually(usual) => typ.is_none_or(|typ| typ == "jwt" || typ == usual),
-        };
-        if accepted { Ok(()) } else { Err(VerifyError::Type) }
     }
 
     fn check_signature(
@@ -451,6 +451,33 @@ impl Trusted {
             Audience::OneOf(ours) if !aud.iter().any(|aud| ours.contains(aud)) => Err(VerifyError::Audience),
             _ => Ok(()),
         }
+    }
+}
+
+impl Kind {
+    /// Whether a JWT of this type is of this kind.
+    fn check(self, typ: Option<&str>) -> Result<(), VerifyError> {
+        /// What else issuers sign with the same keys (RFC 8725 §3.11).
+        const FOREIGN: [&str; 10] = [
+            "logout+jwt",
+            "secevent+jwt",
+            "statuslist+jwt",
+            "global-token-revocation+jwt",
+            "dpop+jwt",
+            "oauth-authz-req+jwt",
+            "token-introspection+jwt",
+            "client-authentication+jwt",
+            "entity-statement+jwt",
+            "kb+jwt",
+        ];
+        let typ = typ.map(str::to_ascii_lowercase);
+        let typ = typ.as_deref().map(|typ| typ.strip_prefix("application/").unwrap_or(typ));
+        let accepted = match self {
+            Self::Open => !typ.is_some_and(|typ| FOREIGN.contains(&typ)),
+            Self::Exactly(required) => typ == Some(required),
+            Self::Usually(usual) => typ.is_none_or(|typ| typ == "jwt" || typ == usual),
+        };
+        if accepted { Ok(()) } else { Err(VerifyError::Type) }
     }
 }
 

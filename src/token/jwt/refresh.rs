@@ -48,8 +48,12 @@ pub enum FetchErrorKind {
     Connection(String),
     /// Another status than 200 (RFC 9110 §15.3.1); redirects are not followed.
     Status(u16),
-    /// The document is larger than 1 MiB.
+    /// The document is larger than allowed: 1 MiB for a key set.
     TooLarge,
+    /// Its host is, or stands for, an address that is not public.
+    PrivateAddress,
+    /// Another media type or content coding than asked for.
+    ContentType,
     /// Nothing came in time.
     Timeout,
     /// Not a JWK set.
@@ -106,7 +110,11 @@ impl fmt::Display for FetchErrorKind {
             Self::Status(status) => {
                 write!(f, "the answer was {status} and not 200; give the URL of the document itself")
             }
-            Self::TooLarge => f.write_str("it is larger than 1 MiB"),
+            Self::TooLarge => f.write_str("it is larger than allowed (1 MiB for a key set)"),
+            Self::PrivateAddress => {
+                f.write_str("its address is not a public one; allow private ones explicitly if it can be trusted")
+            }
+            Self::ContentType => f.write_str("its media type or content coding is not the one that was asked for"),
             Self::Timeout => f.write_str("nothing came in time"),
             Self::Content(error) => write!(f, "{error}"),
         }

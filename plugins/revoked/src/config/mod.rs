@@ -83,9 +83,9 @@ pub struct Config {
     pub transmitter: Vec<Transmitter>,
     /// Tells clients of logouts.
     pub logout_sender: Option<LogoutSenderSection>,
-    /// Token Status Lists. Not available yet.
+    /// Token Status Lists that tokens point to.
     #[serde(default)]
-    pub status_list: Later,
+    pub status_list: StatusList,
     /// The folder of the file: relative paths start there.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -384,6 +384,101 @@ pub struct ClaimNames {
     pub sub: Option<String>,
     /// Instead of `client_id`.
     pub client_id: Option<String>,
+}
+
+/// `[status_list]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct StatusList {
+    /// Whether they count.
+    pub enabled: bool,
+    /// Lists over plain http too, and then from this machine: for tests.
+    pub allow_http: bool,
+    /// Lists from private, loopback and link-local addresses too.
+    pub allow_private: bool,
+    /// How many redirects are followed.
+    pub redirects: u8,
+    /// Statuses that pass besides VALID: `suspended`, or a number.
+    pub accept: Vec<String>,
+    /// Tokens that point to no list.
+    pub missing: Missing,
+    /// Tokens whose list cannot be had.
+    pub unavailable: Unavailable,
+    /// How long a request waits for a list that is not here yet.
+    pub wait: Span,
+    /// How long one fetch may take.
+    pub timeout: Span,
+    /// How long a list counts that does not say so.
+    pub default_ttl: Span,
+    /// How long a list counts at most.
+    pub max_ttl: Span,
+    /// How many bytes one list may have, decompressed.
+    pub max_list_bytes: usize,
+    /// How many bytes all lists may have together.
+    pub max_bytes: usize,
+    /// How many lists there may be.
+    pub max_lists: usize,
+    /// The list that is published here.
+    pub publish: Option<PublishedList>,
+}
+
+/// `[status_list.publish]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct PublishedList {
+    /// Where it is on the main listener.
+    pub path: String,
+    /// What tokens call it; default: `external_url` and `path`.
+    pub uri: Option<String>,
+    /// The private key that it is signed with, PEM or JWK.
+    pub key_file: PathBuf,
+    /// The issuer of its tokens; default: the first.
+    pub issuer: Option<String>,
+    /// How many tokens it has room for.
+    #[serde(default = "list_entries")]
+    pub entries: usize,
+    /// After how long it should be fetched anew.
+    #[serde(default = "one_minute")]
+    pub ttl: Span,
+    /// How long it counts at most.
+    #[serde(default = "one_hour")]
+    pub lifetime: Span,
+    /// The SQLite file with the indexes of tokens; default: `revoked-status-index.db`, or memory where the backend is
+    /// `memory:`.
+    pub index: Option<PathBuf>,
+}
+
+impl Default for StatusList {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            allow_http: false,
+            allow_private: false,
+            redirects: 0,
+            accept: Vec::new(),
+            missing: Missing::Allow,
+            unavailable: Unavailable::Refuse,
+            wait: Span::secs(2),
+            timeout: Span::secs(10),
+            default_ttl: Span::secs(5 * 60),
+            max_ttl: Span::secs(24 * 60 * 60),
+            max_list_bytes: 16 << 20,
+            max_bytes: 256 << 20,
+            max_lists: 1024,
+            publish: None,
+        }
+    }
+}
+
+/// See `status_list.unavailable`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unavailable {
+    /// They are refused.
+    Refuse,
+    /// The list that was last had counts until its `exp`.
+    LastKnown,
+    /// They pass.
+    Allow,
 }
 
 /// `[[client]]`
@@ -800,17 +895,6 @@ pub struct LogoutSenderSection {
     pub allow_http: bool,
 }
 
-/// A section of a later version: it may be there, but not on.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub struct Later {
-    /// Whether it is on: no.
-    #[serde(default)]
-    pub enabled: bool,
-    /// The rest.
-    #[serde(flatten)]
-    pub rest: toml::Table,
-}
-
 impl Config {
     /// Where a path in the file points to.
     pub fn path(&self, path: &Path) -> PathBuf {
@@ -862,6 +946,14 @@ const fn deny() -> Missing {
 
 const fn one_minute() -> Span {
     Span::secs(60)
+}
+
+const fn one_hour() -> Span {
+    Span::secs(60 * 60)
+}
+
+const fn list_entries() -> usize {
+    1 << 20
 }
 
 fn backend_url() -> Secret {

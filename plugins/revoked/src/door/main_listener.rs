@@ -47,6 +47,10 @@ impl MainListener {
 
     /// Answers a request.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<StreamBody<ProxyBody>> {
+        if let Some(list) = self.behind.engine.published_at(request.uri().path()) {
+            let (head, _) = request.into_parts();
+            return list.respond(&head).await.map(StreamBody::from);
+        }
         let front = self.behind.engine.streaming_front();
         // Told once: what a reload changes meanwhile counts for the next request.
         let judged = front.get_ref().judges(request.uri().path());

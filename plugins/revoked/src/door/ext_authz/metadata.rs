@@ -6,10 +6,11 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use tower_revocation::{
     reject::Rejection,
+    status_list::{StatusClaim, StatusRef},
     token::{self, ExtractError, Identity, VerifyError},
 };
 
-use crate::config::{Config, Issuer};
+use crate::config::{Config, Issuer, Profile};
 
 /// The claims of one token. What is in them is not checked for type before it is read.
 #[derive(Debug)]
@@ -74,6 +75,7 @@ impl Claims {
         claims.iat = self.time("iat")?;
         claims.auth_time = self.time("auth_time")?;
         claims.exp = self.time("exp")?;
+        claims.status = self.status(config.profile);
         Ok(Identity::from_verified(&claims))
     }
 
@@ -103,6 +105,21 @@ impl Claims {
         }
     }
 
+    /// Where its status is told. What is malformed is told and not refused: the guard does that, where status lists count.
+    fn status(&self, profile: Profile) -> StatusClaim<'_> {
+        let nested = match self.0.get("status").map(structure) {
+            None => StatusClaim::Missing,
+            Some(Some(status)) => status.get("status_list").map_or(StatusClaim::Missing, reference),
+            Some(None) => StatusClaim::Malformed,
+        };
+        let beside = self.0.get("status_list").filter(|_| profile == Profile::Janssen);
+        match (nested, beside.map_or(StatusClaim::Missing, reference)) {
+            (one, StatusClaim::Missing) | (StatusClaim::Missing, one) => one,
+            (one, other) if one == other => one,
+            _ => StatusClaim::Malformed,
+        }
+    }
+
     /// It grants and never identifies, so that what cannot be read, or stands in both places, is nothing.
     fn scope(&self) -> Option<String> {
         let text = |value: &Value| match &value.kind {
@@ -120,15 +137,105 @@ impl Claims {
     }
 }
 
+/// What stands in `status_list`.
+fn reference(list: &Value) -> StatusClaim<'_> {
+    let Some(list) = structure(list) else { return StatusClaim::Malformed };
+    match [list.get("uri"), list.get("idx")].map(|member| member.and_then(|member| member.kind.as_ref())) {
+        [Some(Kind::StringValue(uri)), Some(Kind::NumberValue(idx))]
+            if !uri.is_empty() && (0.0..MAX_TIME).contains(idx) && idx.fract() == 0.0 =>
+        {
+            StatusClaim::List(StatusRef { uri, idx: *idx as u64 })
+        }
+        _ => StatusClaim::Malformed,
+    }
+}
+
+fn structure(value: &Value) -> Option<&HashMap<String, Value>> {
+    match &value.kind {
+        Some(Kind::StructValue(Struct { fields })) => Some(fields),
+        _ => None,
+    }
+}
+
 /// Whether two identities tell the same, so that one token can have both.
 pub(super) fn are_alike(one: &Identity, other: &Identity) -> bool {
     type Text = fn(&Identity) -> Option<&str>;
     type Time = fn(&Identity) -> Option<u64>;
     const TEXTS: [Text; 5] = [|it| Some(it.iss()), Identity::jti, Identity::sid, Identity::sub, Identity::client_id];
     const TIMES: [Time; 3] = [Identity::iat, Identity::auth_time, Identity::exp];
-    TEXTS.iter().all(|text| text(one) == text(other)) && TIMES.iter().all(|time| time(one) == time(other))
+    TEXTS.iter().all(|text| text(one) == text(other))
+        && TIMES.iter().all(|time| time(one) == time(other))
+        && one.status() == other.status()
 }
 
 fn issuer<'a>(config: &'a Config, iss: &str) -> Option<&'a Issuer> {
     config.issuer.iter().find(|issuer| issuer.issuer == iss)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    fn value(json: &Json) -> Value {
+        let kind = match json {
+            Json::Null => Kind::NullValue(0),
+            Json::Bool(yes) => Kind::BoolValue(*yes),
+            Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap()),
+            Json::String(text) => Kind::StringValue(text.clone()),
+            Json::Array(_) => return Value::default(),
+            Json::Object(members) => Kind::StructValue(Struct {
+                fields: members.iter().map(|(name, member)| (name.clone(), value(member))).collect(),
+            }),
+        };
+        Value { kind: Some(kind) }
+    }
+
+    fn claims(json: &Json) -> Claims {
+        match value(json).kind {
+            Some(Kind::StructValue(Struct { fields })) => Claims(fields),
+            _ => unreachable!("an object"),
+        }
+    }
+
+    #[test]
+    fn the_place_of_a_status_is_read_as_from_a_token() {
+        let list = |idx| StatusClaim::List(StatusRef { uri: "u", idx });
+        for (json, standard, janssen) in [
+            (json!({}), StatusClaim::Missing, StatusClaim::Missing),
+            (json!({"status": {}}), StatusClaim::Missing, StatusClaim::Missing),
+            (json!({"status": {"status_list": {"idx": 7, "uri": "u"}}}), list(7), list(7)),
+            (json!({"status_list": {"idx": 7, "uri": "u"}}), StatusClaim::Missing, list(7)),
+            (json!({"status": "active"}), StatusClaim::Malformed, StatusClaim::Malformed),
+            (json!({"status": {"status_list": null}}), StatusClaim::Malformed, StatusClaim::Malformed),
+            (
+                json!({"status": {"status_list": {"idx": -1, "uri": "u"}}}),
+                StatusClaim::Malformed,
+                StatusClaim::Malformed,
+            ),
+            (
+                json!({"status": {"status_list": {"idx": 1.5, "uri": "u"}}}),
+                StatusClaim::Malformed,
+                StatusClaim::Malformed,
+            ),
+            (
+                json!({"status": {"status_list": {"idx": 1e300, "uri": "u"}}}),
+                StatusClaim::Malformed,
+                StatusClaim::Malformed,
+            ),
+            (json!({"status": {"status_list": {"idx": 1, "uri": ""}}}), StatusClaim::Malformed, StatusClaim::Malformed),
+            (json!({"status": {"status_list": {"idx": 1}}}), StatusClaim::Malformed, StatusClaim::Malformed),
+            (
+                json!({"status": {"status_list": {"idx": 1, "uri": "u"}}, "status_list": {"idx": 2, "uri": "u"}}),
+                list(1),
+                StatusClaim::Malformed,
+            ),
+        ] {
+            let claims = claims(&json);
+            assert_eq!(claims.status(Profile::Standard), standard, "{json}");
+            assert_eq!(claims.status(Profile::Janssen), janssen, "{json}");
+        }
+    }
 }
