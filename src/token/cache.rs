@@ -42,13 +42,16 @@ pub(crate) struct Verified {
     token: Box<[u8]>,
     pub(crate) identity: Identity,
     pub(crate) keys: ScopeKeys,
+    /// Whether it has no `jti`, no `sid` or no `iat`.
+    pub(crate) lacks_claims: bool,
     /// Of the verifier, read before it judged.
     epoch: u64,
 }
 
 impl Verified {
     pub(crate) fn new(token: &str, identity: Identity, keys: ScopeKeys, epoch: u64) -> Self {
-        Self { token: token.as_bytes().into(), identity, keys, epoch }
+        let lacks_claims = identity.jti().is_none() || identity.sid().is_none() || identity.iat().is_none();
+        Self { token: token.as_bytes().into(), identity, keys, lacks_claims, epoch }
     }
 
     #[inline]

@@ -5,7 +5,7 @@ use super::{
     cache::Verified,
     source::{Context, check_times},
 };
-use crate::reject::Rejection;
+use crate::{reject::Rejection, rollout::Place};
 
 /// A token that cannot be judged by what is at hand: its request waits at a door that can wait, and is refused elsewhere.
 pub(crate) enum Question {
@@ -38,6 +38,14 @@ pub(crate) struct Known {
 }
 
 impl Question {
+    /// Where its user stands in a roll-out.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self {
+            Self::Backend(known) => known.place(),
+            Self::Elsewhere { verified, .. } => verified.as_ref().and_then(|verified| verified.keys.place()),
+        }
+    }
+
     /// What is known of the token without an answer.
     pub(crate) fn into_verified(self) -> Option<Arc<Verified>> {
         match self {
@@ -62,6 +70,11 @@ impl Known {
     /// All keys that may be revoked.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &ScopeKeys> {
         iter::once(&self.keys).chain(&self.digests)
+    }
+
+    /// Where its user stands in a roll-out.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.keys.place()
     }
 
     /// Its times, as the doors hold them against the clock on every request.
