@@ -130,7 +130,10 @@ fn refusals_are_counted_by_reason_and_in_shadow_mode_apart() {
     let (list, shown) = (denylist(), Shown::new());
     revoke(&list, "alice");
     let guard = |policy| Arc::new(Guard::new(Arc::clone(&list), Verify::new(Trusting), policy));
-    let (real, shadow) = (guard(Policy::default().no_token(NoToken::Deny)), guard(Policy::default().shadow(true)));
+    let (real, shadow) = (
+        guard(Policy::default().no_token(NoToken::Deny)),
+        guard(Policy::default().shadow(tower_revocation::rollout::Shadow::ALL)),
+    );
     let metrics = Metrics::of_denylist(Arc::clone(&list)).guard(Arc::clone(&real)).guard(Arc::clone(&shadow));
     for _ in 0..3 {
         assert!(real.check_parts(&request(Some(&token("alice")))).is_err());

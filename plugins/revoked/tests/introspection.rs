@@ -29,7 +29,7 @@ fn settings(upstream: &Upstream) -> String {
     )
 }
 
-fn active(claims: Value) -> String {
+fn active(claims: &Value) -> String {
     let mut all = json!({"active": true, "iss": ISSUER, "sub": "alice", "client_id": "app", "iat": unix() - 5, "exp": unix() + 600});
     for (name, value) in claims.as_object().unwrap() {
         all[name] = value.clone();
@@ -41,7 +41,7 @@ fn active(claims: Value) -> String {
 async fn every_door_asks_the_issuer_about_opaque_tokens() {
     let upstream = Upstream::start().await;
     let daemon = Daemon::start(&upstream.url(), &settings(&upstream)).await;
-    upstream.answers("/introspect", 200, "application/json", active(json!({"sid": "s"})));
+    upstream.answers("/introspect", 200, "application/json", active(&json!({"sid": "s"})));
     assert_eq!(daemon.with_token("opaque-1").await.status, 200);
     assert_eq!(get(daemon.check, "/check", &[&bearer("opaque-2")]).await.status, 200);
     let asked = || upstream.requests().iter().filter(|request| request.target == "/introspect").count();
@@ -85,7 +85,7 @@ async fn it_stands_in_front_of_one_that_is_asked() {
     let overlay = "[endpoints.introspection]\nenabled = true\nmode = \"overlay\"\npath = \"/theirs\"\n";
     let daemon = Daemon::start(&upstream.url(), overlay).await;
     let good = token("good");
-    upstream.answers("/theirs", 200, "application/json", active(json!({"jti": "good"})));
+    upstream.answers("/theirs", 200, "application/json", active(&json!({"jti": "good"})));
     assert!(ask(&daemon, "/theirs", &good).await.text().contains("\"active\":true"));
     daemon.revoke(&good).await;
     assert_eq!(ask(&daemon, "/theirs", &good).await.text(), "{\"active\":false}");
