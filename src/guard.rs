@@ -207,6 +207,15 @@ impl<I: IdentitySource> Guard<I> {
                 Ok(known) => known,
                 Err(rejection) => {
                     let place = verified.as_ref().and_then(|verified| verified.keys.place());
+                    let shadow = self.enforcement.rollout().shadow_of(place);
+                    if let (true, Some(verified)) = (shadow.covers(rejection), &verified) {
+                        let known = Known::of(Arc::clone(verified));
+                        if let Err(enforced) = self.check_known(&known, &self.policy.without(shadow)).await
+                            && !shadow.covers(enforced)
+                        {
+                            return Err(self.count(enforced, false, Some(verified), None, line));
+                        }
+                    }
                     return self.end(rejection, place, verified, line);
                 }
             },

@@ -59,7 +59,7 @@ pub enum Rule {
     /// This node cannot tell: not loaded yet, stale, or somebody who had to be asked did not answer.
     Unknown = 9,
     /// The Token Status List that the token points to refuses it, or it points to none and the policy asks for one.
-    Status = 10,
+    StatusList = 10,
 }
 
 impl Rule {
@@ -75,7 +75,7 @@ impl Rule {
         Self::Credential,
         Self::NotVerified,
         Self::Unknown,
-        Self::Status,
+        Self::StatusList,
     ];
 
     /// The name used in configurations.
@@ -91,7 +91,7 @@ impl Rule {
             Self::Credential => "credential",
             Self::NotVerified => "not_verified",
             Self::Unknown => "unknown",
-            Self::Status => "status",
+            Self::StatusList => "status_list",
         }
     }
 
@@ -113,7 +113,7 @@ impl Rule {
             Rejection::MissingJti => Self::MissingJti,
             Rejection::MissingSid => Self::MissingSid,
             Rejection::MissingIat => Self::MissingIat,
-            Rejection::Status(_) | Rejection::NotInStatusList | Rejection::MissingStatus => Self::Status,
+            Rejection::Status(_) | Rejection::NotInStatusList | Rejection::MissingStatus => Self::StatusList,
             Rejection::NotVerified => Self::NotVerified,
             Rejection::NoToken => Self::NoToken,
         })
