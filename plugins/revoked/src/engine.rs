@@ -17,8 +17,13 @@ use tower_revocation::{
     metrics::Metrics,
     recorder::{Recorder, Replay},
     reject::Rejection,
+    report::Report,
     response::Denial,
+<<<<<<< HEAD
     status_list::{StatusListPublisher, StatusLists},
+=======
+    rollout::Rollout,
+>>>>>>> 0aa4f7c (rollout: what of the policy is enforced, and for whom; who is refused or would be is reported; a playbook, a threat model and a guided tour)
     streams::EndStreamsLayer,
     sync::StartError,
     token::{ExtractError, Extractor, FromExtension, Identity, JwtVerifier, OpaqueKeys, Verify},
@@ -44,8 +49,13 @@ pub struct Engine {
     vouched: Arc<Guard<FromExtension<Identity>>>,
     /// The same as `guard`, for operators who ask about a token: nothing is counted that no client sent.
     probe: Guard<Source>,
+<<<<<<< HEAD
     lists: Option<StatusLists>,
     published: Option<Arc<StatusListPublisher>>,
+=======
+    /// The same, by the whole policy.
+    strict_probe: Guard<Source>,
+>>>>>>> 0aa4f7c (rollout: what of the policy is enforced, and for whom; who is refused or would be is reported; a playbook, a threat model and a guided tour)
     extractor: Extractor,
     reads_forms: bool,
     verifiers: Verifiers,
@@ -86,7 +96,7 @@ pub struct Switch {
 pub struct Counts {
     /// Requests that were refused.
     pub refused: u64,
-    /// Requests that shadow mode would have refused.
+    /// Requests that passed, and would have been refused but for what is in shadow.
     pub would_refuse: u64,
     /// Requests that were served while the list was stale.
     pub served_stale: u64,
@@ -202,6 +212,7 @@ impl Engine {
 
         let mut source = Verify::new(Arc::clone(&verifiers.access)).extractor(extractor.clone());
         let mut probe = Verify::new(Arc::clone(&verifiers.access));
+        let mut strict_probe = Verify::new(Arc::clone(&verifiers.access));
         let mut learns = None;
         if let (Some(section), Some(keys)) = (&config.introspection, &keys) {
             let asked = || parts::introspection(&config, section, keys.clone());
@@ -213,6 +224,7 @@ impl Engine {
         if let (Some(section), Some(keys)) = (&config.recorder, keys) {
             source = source.opaque(keys.clone());
             probe = probe.opaque(keys.clone());
+            strict_probe = strict_probe.opaque(keys.clone());
             let issuer = section.issuer.clone().unwrap_or_else(|| config.issuer[0].issuer.clone());
             let store = parts::recorder_store(&config, section, run).await?;
             let mut recorder = Recorder::new(revocations.clone(), store, keys.clone(), issuer)
@@ -226,8 +238,14 @@ impl Engine {
             }
             learns = Some(Learns { recorder });
         }
+<<<<<<< HEAD
         let policy = parts::policy(&config);
         let mut guard = Guard::new(Arc::clone(denylist), source, policy).challenge(challenge.clone());
+=======
+        let rollout = parts::rollout(&config)?;
+        let policy = parts::policy(&config).shadow(rollout.shadow).percent(rollout.percent);
+        let guard = Guard::new(Arc::clone(denylist), source, policy).challenge(challenge.clone());
+>>>>>>> 0aa4f7c (rollout: what of the policy is enforced, and for whom; who is refused or would be is reported; a playbook, a threat model and a guided tour)
         let vouched = FromExtension::new().extractor(extractor.clone());
         let mut vouched = Guard::new(Arc::clone(denylist), vouched, policy).challenge(challenge);
         let mut probe = Guard::new(Arc::clone(denylist), probe, policy);
@@ -239,6 +257,11 @@ impl Engine {
         }
         let vouched = Arc::new(vouched);
         let guard = Arc::new(guard);
+<<<<<<< HEAD
+=======
+        let probe = Guard::new(Arc::clone(denylist), probe, policy);
+        let strict_probe = Guard::new(Arc::clone(denylist), strict_probe, parts::policy(&config));
+>>>>>>> 0aa4f7c (rollout: what of the policy is enforced, and for whom; who is refused or would be is reported; a playbook, a threat model and a guided tour)
         let sender = parts::logout_sender(&config, learns.as_ref().map(|learns| learns.recorder.clone()))?;
         let notices = sender.map(|sender| sender.start().map_err(|error| Fault::new("logout_sender", error)));
         let notices = notices.transpose()?;
@@ -262,8 +285,12 @@ impl Engine {
             guard,
             vouched,
             probe,
+<<<<<<< HEAD
             lists,
             published,
+=======
+            strict_probe,
+>>>>>>> 0aa4f7c (rollout: what of the policy is enforced, and for whom; who is refused or would be is reported; a playbook, a threat model and a guided tour)
             extractor,
             reads_forms,
             verifiers,
@@ -292,10 +319,12 @@ impl Engine {
             client: config.client,
             certificate_header: config.certificate_header,
             issuer: config.issuer,
+            rollout: config.rollout,
             directory: config.directory,
             transmitter: with_polls_of(config.transmitter, &running.transmitter),
             ..(*running).clone()
         };
+        let rollout = parts::rollout(&config)?;
         let verifiers = Verifiers::new(&config)?;
         if !Arc::ptr_eq(&verifiers.access, &verifiers.any) && Arc::ptr_eq(&self.verifiers.access, &self.verifiers.any) {
             let what = "was off for every issuer at the start; turning it on needs a restart";
@@ -313,6 +342,9 @@ impl Engine {
         .await?;
         self.verifiers.replace(&config)?;
         self.routes.store(Arc::new(routes));
+        self.guard.roll_out(rollout);
+        self.vouched.roll_out(rollout);
+        self.probe.roll_out(rollout);
         self.config.store(Arc::new(config));
         Ok(stays)
     }
@@ -372,11 +404,12 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Where it is not known, or the store does not answer in time.
+    /// Where it is not known, or the store does not answer in time, and that is not in shadow.
     pub async fn known(&self, identity: Option<&Identity>, uri: &Uri, headers: &HeaderMap) -> Result<(), Rejection> {
         // What stands there otherwise, the guard has judged.
         let credential = self.extractor.find(headers, uri).ok().flatten();
-        self.known_token(identity, credential.map(|credential| credential.token())).await
+        let known = self.known_token(identity, credential.map(|credential| credential.token())).await;
+        known.or_else(|rejection| self.guard.reject(rejection, identity))
     }
 
     async fn known_token(&self, identity: Option<&Identity>, token: Option<&str>) -> Result<(), Rejection> {
@@ -406,21 +439,36 @@ impl Engine {
         }
     }
 
-    /// What the doors would say of a request with this token, without counting it as one.
-    ///
-    /// # Errors
-    ///
-    /// Where it would be refused.
-    pub async fn probe(&self, token: &str) -> Result<Passed, Rejection> {
+    /// What the doors would say of a request with this token, without counting it as one; the second: what they would
+    /// refuse it for, but for the roll-out.
+    pub async fn probe(&self, token: &str) -> (Result<Passed, Rejection>, Option<Rejection>) {
+        let strictly = self.probe_with(&self.strict_probe, token).await;
+        if self.guard.rollout() == Rollout::COMPLETE {
+            return (strictly, None);
+        }
+        let judged = self.probe_with(&self.probe, token).await;
+        let shadowed = if judged.is_ok() { strictly.err() } else { None };
+        (judged, shadowed)
+    }
+
+    async fn probe_with(&self, guard: &Guard<Source>, token: &str) -> Result<Passed, Rejection> {
         let mut headers = HeaderMap::new();
         let malformed = Rejection::Credential(ExtractError::Malformed);
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| malformed)?;
         value.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, value);
+<<<<<<< HEAD
         let (uri, none) = (Uri::from_static("/"), Extensions::new());
         let passed = self.probe.check_or_ask(&Method::GET, &uri, &headers, &none).await?;
         if self.asks() {
             self.known_token(passed.identity(), Some(token)).await?;
+=======
+        let passed = guard.check(&Method::GET, &Uri::from_static("/"), &headers, &Extensions::new())?;
+        if self.asks()
+            && let Err(rejection) = self.known_token(passed.identity(), Some(token)).await
+        {
+            guard.reject(rejection, passed.identity())?;
+>>>>>>> 0aa4f7c (rollout: what of the policy is enforced, and for whom; who is refused or would be is reported; a playbook, a threat model and a guided tour)
         }
         Ok(passed)
     }
@@ -542,6 +590,11 @@ impl Engine {
     /// What is measured: of the doors, the replica and its store.
     pub fn metrics(&self) -> Metrics {
         Metrics::of(&self.revocations).guard(Arc::clone(&self.guard)).guard(Arc::clone(&self.vouched))
+    }
+
+    /// Who sends what is refused at a door, or would be.
+    pub fn report(&self) -> Report {
+        self.guard.report().joined(self.vouched.report())
     }
 
     /// Who users are, as the configuration has it now.
