@@ -231,8 +231,6 @@ impl Denylist {
         let DenylistConfig { budget, subject_quota, client_quota, lifetimes, staleness, clock, hasher, mode } = config;
         let now = clock.now();
         let keep = lifetimes.retain_scope(0);
-        // moka's deadlines are its own clock's; ours come first by a day and a token's whole life.
-        let slack = Duration::from_secs(keep.saturating_add(24 * 60 * 60));
         let tiered = match mode {
             Mode::Exact => None,
             Mode::Tiered(config) => Some(Box::new(tiered::Tiered::new(config, &lifetimes, budget))),
@@ -243,7 +241,7 @@ impl Denylist {
         });
         Self {
             tiered,
-            visible: Visible::new(Entries::new(Arc::clone(&clock), slack), filter, first_generation()),
+            visible: Visible::new(Entries::new(), filter, first_generation()),
             writer: Mutex::new(Writer {
                 expiry: Expiry::default(),
                 building: None,
