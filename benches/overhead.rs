@@ -8,16 +8,14 @@
 //! Services are polled directly, so that no runtime is measured; requests are made before, and dropped by the service
 //! inside, as a server would. All paths take turns, round by round, each right after the bare service with the same
 //! requests: what disturbs a round disturbs both. Reported are the median of the differences and the tenth and the
-//! ninetieth percentile, as Markdown and JSON in `target/bench-results/`. REVOCATION_BENCH_FULL=1 does for --full.
+//! ninetieth percentile, and written to `target/bench-results/overhead.json`.
 #![allow(clippy::expect_used, clippy::unwrap_used, missing_docs)]
 
+mod common;
 mod paths;
 
 use std::{
-    fmt::Write as _,
-    fs,
     hint::black_box,
-    path::Path,
     sync::{Arc, Barrier},
     time::Instant,
 };
@@ -32,17 +30,20 @@ use aws_lc_rs::{
     },
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use common::{Goal, Length, Results, Spread};
 use http::Request;
 use paths::{AUD, Answer, HOT_TOKENS, ISS, MyClaims, Send};
 use tower::Layer as _;
 use tower_http::validate_request::ValidateRequestHeaderLayer;
 use tower_revocation::{
     RevocationLayer,
-    denylist::Denylist,
+    denylist::{Denylist, Mode, Tiered, Verdict},
+    policy::{NoToken, Policy},
     response::Bare,
     revocation::{Change, Revocation, Scope},
     token::{
-        Algorithm, FromExtension, Identity, Issuer, JwtVerifier, Keys, Peek, TokenCacheConfig, VerifierBehind, Verify,
+        Algorithm, FromExtension, Identity, Issuer, JwtVerifier, Keys, Peek, TokenCacheConfig, VerifiedClaims as _,
+        VerifierBehind, Verify,
     },
 };
 
@@ -212,8 +213,8 @@ fn percentile(values: &mut [f64], percent: usize) -> f64 {
 }
 
 fn main() {
-    let full = std::env::args().any(|argument| argument == "--full")
-        || std::env::var_os("REVOCATION_BENCH_FULL").is_some_and(|value| value == "1");
+    let length = Length::of_this_run();
+    let full = length == Length::Full;
     let mut bench = Bench::default();
     let list = paths::denylist(1_000_000);
     let iat = list.now().unix();
@@ -226,6 +227,10 @@ fn main() {
     let peek = || Peek::new(VerifierBehind::i_promise()).issuer(ISS);
 
     bench.add("no token", vec![paths::request(None)], hot(&list));
+    let policy = Policy::default().no_token(NoToken::Deny);
+    let refusing =
+        RevocationLayer::with_policy(Arc::clone(&list), Verify::new(keyring.verifier(Algorithm::RS256)), policy);
+    bench.add("no token, denied", vec![paths::request(None)], paths::service(refusing.deny_with(Bare).layer(Answer)));
     for (verdict, numbers) in [("allow", &allowed), ("deny", &denied)] {
         let name = |path: &str| format!("1M, {verdict}, {path}");
         let rs256 = bearers(Algorithm::RS256, numbers);
@@ -260,16 +265,27 @@ fn main() {
         let revocation = Revocation::new(Scope::token(ISS, format!("storm-{number}")));
         storm.apply(&[Change::Revoke(revocation.into_record(storm.hasher(), storm.lifetimes(), iat))]);
     }));
+    // Whoever is a false maybe would be refused here, where nobody can be asked: without them, and another list where that
+    // is everybody.
+    let clear = |list: &Arc<Denylist>| -> Vec<usize> {
+        let passes = |n: &usize| {
+            let claims = MyClaims { jti: paths::jti(*n), iat };
+            list.check(&Identity::with_keys(&claims.claims(), list.hasher())) == Verdict::Allow
+        };
+        (0..HOT_TOKENS).chain(20_000_000..20_001_000).filter(passes).take(HOT_TOKENS).collect()
+    };
+    let lists = (0..5).map(|_| paths::denylist_in(Mode::Tiered(Tiered::default()), 1_000_000));
+    let tiered = lists.into_iter().find(|list| clear(list).len() == HOT_TOKENS).expect("a list that lets some pass");
+    let empty = paths::denylist(0);
     let small = paths::denylist(10_000);
-    bench.add("10k, allow, hot token", bearers(Algorithm::RS256, &allowed), hot(&small));
     let large = full.then(|| paths::denylist(10_000_000));
-    for (size, list) in std::iter::once(("10k", &small)).chain(large.iter().map(|list| ("10M", list))) {
+    let others = [("0", &empty), ("10k", &small), ("1M tiered", &tiered)];
+    for (size, list) in others.into_iter().chain(large.iter().map(|list| ("10M", list))) {
+        let allowed = clear(list);
         let ready = allowed.iter().map(|n| paths::with_keys(bearer(Algorithm::HS256, *n), *n, list, iat)).collect();
         let source = FromExtension::<Identity>::new();
         bench.add(format!("{size}, allow, identity with keys"), ready, paths::layer(list, source));
-        if size == "10M" {
-            bench.add("10M, allow, hot token", bearers(Algorithm::RS256, &allowed), hot(list));
-        }
+        bench.add(format!("{size}, allow, hot token"), bearers(Algorithm::RS256, &allowed), hot(list));
     }
     let accept = ValidateRequestHeaderLayer::accept("application/json");
     bench.add(
@@ -285,7 +301,7 @@ fn main() {
         .find(|path| path.name == "1M, allow, hot token")
         .map(|path| percentile(&mut path.differences, 50));
     let threads = two_threads(&list, keyring.verifier(Algorithm::RS256), &bearers(Algorithm::RS256, &allowed));
-    report(bench, one.unwrap_or(f64::NAN), threads);
+    report(bench, one.unwrap_or(f64::NAN), threads, length);
 }
 
 /// The hot path on two threads that share one layer: nanoseconds a request on each, the bare service's taken off.
@@ -309,32 +325,41 @@ fn two_threads(list: &Arc<Denylist>, verifier: JwtVerifier, requests: &[Request<
     })
 }
 
-fn report(mut bench: Bench, one_thread: f64, two_threads: f64) {
-    let bare = percentile(&mut bench.bare, 50);
-    let mut markdown =
-        format!("Nanoseconds over the bare service ({bare:.0} ns).\n\n| path | median | 10 % | 90 % |\n");
-    markdown.push_str("| --- | ---: | ---: | ---: |\n");
-    let mut json = serde_json::Map::from_iter([("bare".to_owned(), serde_json::json!({"median": bare}))]);
-    for Lane { name, differences, .. } in &mut bench.paths {
-        let [median, low, high] = [50, 10, 90].map(|percent| percentile(differences, percent));
-        writeln!(markdown, "| {name} | {median:.1} | {low:.1} | {high:.1} |").expect("a string");
-        json.insert(name.clone(), serde_json::json!({"median": median, "p10": low, "p90": high}));
+fn report(mut bench: Bench, one_thread: f64, two_threads: f64, length: Length) {
+    let mut results = Results::new("overhead", length);
+    let group = "over the bare service";
+    results.row(group, "the bare service itself", "ns", Spread::of(std::mem::take(&mut bench.bare)), None);
+    for Lane { name, differences, .. } in &bench.paths {
+        results.row(group, name, "ns", Spread::of(differences.iter().copied()), goal(name));
     }
-    let median = |name: &str| json.get(name).and_then(|path| path["median"].as_f64()).unwrap_or(f64::NAN);
-    let ratios = [
-        ("RS256 each time / signature alone", median("1M, allow, RS256 each time") / median("RS256 signature alone")),
-        ("hot token: 10M / 10k", median("10M, allow, hot token") / median("10k, allow, hot token")),
-        ("hot token: two threads / one", two_threads / one_thread),
-    ];
-    markdown.push_str("\n| ratio | |\n| --- | ---: |\n");
-    for (name, ratio) in ratios.into_iter().filter(|(_, ratio)| ratio.is_finite()) {
-        writeln!(markdown, "| {name} | {ratio:.2} |").expect("a string");
-        json.insert(name.to_owned(), serde_json::json!(ratio));
-    }
-    print!("{markdown}");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench-results");
-    fs::create_dir_all(&folder).expect("a folder for results");
-    fs::write(folder.join("overhead.md"), markdown).expect("results written");
-    let json = serde_json::to_vec_pretty(&json).expect("JSON");
-    fs::write(folder.join("overhead.json"), json).expect("results written");
+    let spread = |name: &str| {
+        let lane = bench.paths.iter().find(|lane| lane.name == name)?;
+        Some(Spread::of(lane.differences.iter().copied()))
+    };
+    let mut ratio = |name: &str, of: Option<Spread>, to: Option<Spread>, most| {
+        if let (Some(of), Some(to)) = (of, to) {
+            // As far apart as both can be.
+            let (low, median, high) = (of.low / to.high, of.median / to.median, of.high / to.low);
+            let spread = Spread { median, low, high, samples: of.samples.min(to.samples) };
+            results.row("ratios", name, "×", spread, Some(Goal::AtMost(most)));
+        }
+    };
+    let (each_time, alone) = (spread("1M, allow, RS256 each time"), spread("RS256 signature alone"));
+    ratio("RS256 each time : signature alone", each_time, alone, 1.1);
+    ratio("hot token: 10M : 10k", spread("10M, allow, hot token"), spread("10k, allow, hot token"), 1.5);
+    results.row("ratios", "hot token: two threads : one", "×", Spread::once(two_threads / one_thread), None);
+    results.write();
+}
+
+fn goal(name: &str) -> Option<Goal> {
+    let most = match name {
+        "no token" => 10.0,
+        "1M, allow, hot token" => 80.0,
+        "1M, allow, identity with keys" => 40.0,
+        "1M, allow, own claims" => 110.0,
+        "1M, allow, peek" => 450.0,
+        "1M, deny, identity with keys" | "1M, deny, own claims" | "1M, deny, peek" | "1M, deny, hot token" => 400.0,
+        _ => return None,
+    };
+    Some(Goal::AtMost(most))
 }

@@ -70,7 +70,6 @@ run() {
 run rivals cargo bench --quiet "${rivals[@]}" --bench rivals -- "$length"
 for bench in "${benches[@]}"; do
   case $bench in
-    overhead) arguments=() && [[ $length == --quick ]] && arguments=(-- --quick) ;;
     instructions | propagation) arguments=() ;;
     *) arguments=(-- "$length") ;;
   esac

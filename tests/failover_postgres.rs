@@ -20,10 +20,11 @@ use tokio::sync::watch;
 use tower_revocation::{
     Revocations,
     backend::{Backend, BackendErrorKind, Event, NodeStatus, Position, Postgres},
-    denylist::Staleness,
+    denylist::{Mode, Staleness, Tiered, Verdict},
     revocation::{Change, Lifetimes, Revocation, Scope, ScopeHasher, ScopeKey},
     sync::SyncConfig,
     time::SystemClock,
+    token::{Claims, Identity},
 };
 
 /// How long to wait for anything.
@@ -98,6 +99,36 @@ async fn rule_25_what_an_asynchronous_standby_lacks_is_written_back() {
     }
     revoke(&there, "nodes go on").await;
     knows(&here, "nodes go on").await;
+}
+
+/// L1: the same with nodes that have next to nothing at hand. None of them lets the token pass at any moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l1_what_an_asynchronous_standby_lacks_is_refused_with_nothing_at_hand() {
+    let mut pair = Pair::start(&["-c", "fsync=off"]).await;
+    let mut config = SyncConfig::new(Staleness::refuse_after(Duration::from_secs(60)));
+    config.denylist.mode = Mode::Tiered(Tiered::default().entries(0).look_ups_per_source(u32::MAX));
+    let here = Revocations::start(Postgres::connect(&pair.url()).await.unwrap(), config).await.unwrap();
+    let place: String = ask(&pair.primary.url(), "SELECT pg_current_wal_lsn()::text").await;
+    let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{place}'");
+    eventually("the standby has it", async || ask(&pair.standby.url(), &replayed).await).await;
+    pair.replication.set(Fault::Cut);
+    revoke(&here, "on the primary only").await;
+    pair.fail_over().await;
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let token = Identity::from_verified(&Claims::new(ISSUER).jti("on the primary only").iat(now - 10).exp(now + 600));
+    let (mut denied, begun) = (0, Instant::now());
+    // Also after it was written back.
+    while denied < 20 || here.status().written_back == 0 {
+        assert!(begun.elapsed() < LIMIT, "it is not written back: {:?}", here.status());
+        here.denylist().maintain();
+        match here.check_or_ask(&token).await {
+            Verdict::Deny(_) => denied += 1,
+            verdict => assert!(matches!(verdict, Verdict::Unknown(_)), "{verdict:?} after {denied} denials"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let fresh = node(&pair).await;
+    knows(&fresh, "on the primary only").await;
 }
 
 // ---- helpers

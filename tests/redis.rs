@@ -22,10 +22,11 @@ use tower_revocation::{
         Backend, BackendError, BackendErrorKind, Claim, Durability, Event, FleetSettings, Intent, NodeStatus, OneTime,
         Position, Redis,
     },
-    denylist::Staleness,
+    denylist::{Mode, Staleness, Tiered, Verdict},
     revocation::{Change, Cutoff, Detail, Lifetimes, Record, Revocation, RevocationId, Scope, ScopeHasher},
     sync::SyncConfig,
     time::SystemClock,
+    token::{Claims, Identity},
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -840,6 +841,46 @@ async fn a_fail_over_is_followed() {
     revoke(&other, "after").await;
     knows(&other, "before").await;
     knows(&here, "after").await;
+}
+
+/// L1: a replica that lacks what was acknowledged takes over. A node that has dropped it from memory lets the token pass at
+/// no moment, and writes it back.
+#[tokio::test]
+async fn l1_what_a_promoted_replica_lacks_is_refused_with_nothing_at_hand() {
+    let mut master = Server::redis();
+    let replication = Proxy::to(master.port()).await;
+    let of_master = format!("127.0.0.1 {}", replication.port());
+    let durable = ["--appendonly", "yes", "--appendfsync", "always"];
+    let replica =
+        Server::redis_with(&[&durable[..], &["--replicaof", &of_master, "--repl-diskless-sync-delay", "0"]].concat());
+    let address = Proxy::to(master.port()).await;
+    let store = Redis::connect(&master.url_at(address.port())).await.unwrap();
+    let waits = Redis::options(&master.url()).unwrap().replicas(1).connect().await.unwrap();
+    eventually("the replica is in step", async || waits.publish(&[change(1)]).await).await;
+    let mut config = SyncConfig::new(Staleness::refuse_after(LIMIT));
+    config.denylist.mode = Mode::Tiered(Tiered::default().entries(0).look_ups_per_source(u32::MAX));
+    let node = Revocations::start(store, config).await.unwrap();
+    // The fleet's settings are there as well before it hears no more.
+    eventually("the replica is in step", async || waits.publish(&[change(2)]).await).await;
+    replication.set(Fault::Cut);
+    revoke(&node, "on the master only").await;
+    master.kill();
+    command(&replica.url(), &["REPLICAOF", "NO", "ONE"]).await;
+    address.lead_to(replica.port());
+    let claims = Claims::new(common::ISSUER).jti("on the master only").iat(common::unix() - 10);
+    let token = Identity::from_verified(&claims.exp(common::unix() + 600));
+    let (mut denied, begun) = (0, Instant::now());
+    while denied < 20 || node.status().written_back == 0 {
+        assert!(begun.elapsed() < LIMIT, "it is not written back: {:?}", node.status());
+        node.denylist().maintain();
+        match node.check_or_ask(&token).await {
+            Verdict::Deny(_) => denied += 1,
+            verdict => assert!(matches!(verdict, Verdict::Unknown(_)), "{verdict:?} after {denied} denials"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let fresh = self::node(Redis::connect(&replica.url()).await.unwrap()).await;
+    knows(&fresh, "on the master only").await;
 }
 
 #[tokio::test]

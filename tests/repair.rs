@@ -16,7 +16,7 @@ use tower_revocation::{
     backend::{
         Backend, BackendError, Claim, Durability, Event, FleetSettings, Intent, Memory, NodeStatus, OneTime, Position,
     },
-    denylist::Verdict,
+    denylist::{Mode, Tiered, Verdict},
     revocation::{Change, Cutoff, Revocation, Scope, ScopeKey},
     sync::SyncConfig,
     time::{Clock, ManualClock},
@@ -97,10 +97,19 @@ impl Restorable {
 
     /// Another life of the store, which holds this.
     async fn restore(&self, backup: &[Change], settings: &FleetSettings) {
+        self.replace(backup, settings).await;
+        self.notice();
+    }
+
+    /// The same, while feeds have not heard of it.
+    async fn replace(&self, backup: &[Change], settings: &FleetSettings) {
         let memory = Memory::new();
         memory.agree(settings).await.unwrap();
         memory.publish(backup).await.unwrap();
         *self.0.0.lock().unwrap() = leaked(memory);
+    }
+
+    fn notice(&self) {
         self.0.1.send_modify(|life| *life += 1);
     }
 }
@@ -192,6 +201,59 @@ async fn rule_25_a_restored_store_gets_back_what_nodes_hold() {
     assert!(is_dead(&fresh, "kept") && is_dead(&fresh, "lost"));
     assert!(!is_dead(&fresh, "other"), "what was lifted stays lifted");
     assert!(is_dead(&node, "kept") && is_dead(&node, "lost") && !is_dead(&node, "other"));
+}
+
+/// A server that took over lacks the last of what was acknowledged: a node that has dropped it from memory refuses it before
+/// and after it has noticed, and gives it back.
+#[tokio::test]
+async fn l1_rule_25_a_node_with_nothing_at_hand_knows_what_it_heard_last() {
+    let store = Restorable::new();
+    let mut config = config();
+    config.denylist.mode = Mode::Tiered(Tiered::default().entries(0).look_ups_per_source(u32::MAX));
+    let node = Revocations::start(store.clone(), config).await.unwrap();
+    let settings = store.now().agree(&FleetSettings::new(1, node.denylist().lifetimes(), None)).await.unwrap();
+    revoke(&node, Scope::token(ISSUER, "lost")).await;
+    // Of this user the older revocation is kept, and the lift of it lost.
+    revoke(&node, Scope::subject(ISSUER, "alice")).await;
+    let alice = Scope::subject(ISSUER, "alice");
+    let backup = store.now().lookup(&[node.denylist().hasher().key(&alice)]).await.unwrap();
+    let ids = node.find_revocations_of(&alice).await.unwrap();
+    node.lift(&alice, &ids, "operator").await.unwrap();
+
+    store.replace(&backup, &settings).await;
+    let asked = async |jti: &str| {
+        // Nothing stays at hand.
+        node.denylist().maintain();
+        node.check_or_ask(&token(jti)).await
+    };
+    assert!(matches!(asked("lost").await, Verdict::Deny(_)), "the node has not noticed yet");
+    assert_eq!(asked("other").await, Verdict::Allow, "what was lifted stays lifted");
+    store.notice();
+    eventually("it writes back", async || node.status().written_back == 2).await;
+    assert!(matches!(asked("lost").await, Verdict::Deny(_)));
+    assert_eq!(asked("other").await, Verdict::Allow);
+    let fresh = Revocations::start(store.clone(), self::config()).await.unwrap();
+    assert!(is_dead(&fresh, "lost") && !is_dead(&fresh, "other"));
+}
+
+/// What is kept for long is no difference once less of its time is left.
+#[tokio::test]
+async fn a_comparison_finds_no_difference_where_there_is_none() {
+    let (store, clock) = (Memory::new(), Arc::new(ManualClock::at(unix())));
+    let mut config = often();
+    config.denylist.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+    config.denylist.mode = Mode::Tiered(Tiered::default().entries(0));
+    let node = Revocations::start(store, config).await.unwrap();
+    let day = Duration::from_secs(86_400);
+    let scope = Scope::token(ISSUER, "kept for a month");
+    let _ = node.revoke(Revocation::new(scope).token_expires(unix() + 30 * 86_400)).await.unwrap();
+    for _ in 0..28 {
+        clock.advance(day);
+        node.denylist().maintain();
+    }
+    let compared = node.status().compared;
+    eventually("it compares", async || node.status().compared > compared + 1).await;
+    assert_eq!(node.status().repaired, 0);
 }
 
 /// Where the same store has lost something without a new life, the comparison finds that too.

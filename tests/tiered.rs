@@ -237,6 +237,30 @@ async fn who_waits_for_the_same_scope_waits_for_one_look_up() {
     assert!(site.looked_up() <= 50, "{} look-ups", site.looked_up());
 }
 
+/// A server on another runtime outlives the one that asks: it refuses, and goes on answering.
+#[test]
+fn l1_nobody_passes_or_waits_once_nobody_asks() {
+    let theirs = tokio::runtime::Runtime::new().unwrap();
+    let revocations = theirs.block_on(async {
+        let revocations = Revocations::start(Memory::new(), config(forgetful())).await.unwrap();
+        let _ = revocations.revoke(Revocation::new(Scope::subject(ISSUER, "alice"))).await.unwrap();
+        revocations.denylist().maintain();
+        revocations
+    });
+    theirs.shutdown_background();
+    let (denylist, (answered, answer)) = (revocations.denylist().clone(), std::sync::mpsc::channel());
+    std::thread::spawn(move || {
+        let ours = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for _ in 0..2 {
+            answered.send(ours.block_on(denylist.check_or_ask(&identity(&of("alice"))))).unwrap();
+        }
+    });
+    for _ in 0..2 {
+        let verdict = answer.recv_timeout(LONG).expect("an answer");
+        assert!(matches!(verdict, Verdict::Unknown(_) | Verdict::Deny(_)), "{verdict:?}");
+    }
+}
+
 /// A look-up that was answered before a revocation does not hide it.
 #[tokio::test]
 async fn l1_what_is_revoked_during_a_look_up_is_refused() {

@@ -15,7 +15,7 @@ use http::{Request, Response, header};
 use tower::{Layer, Service};
 use tower_revocation::{
     RevocationLayer,
-    denylist::{Denylist, DenylistConfig, Staleness},
+    denylist::{Denylist, DenylistConfig, Mode, Staleness},
     response::Bare,
     revocation::{Change, Revocation, Scope, ScopeHasher},
     token::{Claims, Identity, IdentitySource, VerifiedClaims, Verifier, VerifyError},
@@ -130,10 +130,15 @@ pub(crate) fn unsigned(jti: &str, iat: u64) -> String {
 
 /// A list of this many entries: the tokens from `HOT_TOKENS` on, a hundredth of them sessions, subjects and clients.
 pub(crate) fn denylist(entries: usize) -> Arc<Denylist> {
+    denylist_in(Mode::Exact, entries)
+}
+
+pub(crate) fn denylist_in(mode: Mode, entries: usize) -> Arc<Denylist> {
     let mut config = DenylistConfig::new(Staleness::refuse_after(Duration::from_secs(24 * 3600)));
     // The same keys in every run.
     config.hasher = ScopeHasher::new([7; 16]);
     config.budget = entries + 1_000_000;
+    config.mode = mode;
     let list = Denylist::new(config);
     let now = list.now();
     list.in_step_at(now);

@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 
 /// In the order of the report. What prints Markdown or text itself is taken over as it is.
-const BENCHES: [&str; 4] = ["rivals", "end_to_end", "memory", "storm"];
+const BENCHES: [&str; 5] = ["rivals", "overhead", "end_to_end", "memory", "storm"];
 const PRINTED: [&str; 3] = ["instructions", "propagation", "endpoint"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -196,6 +196,7 @@ fn svg(benches: &[Value]) -> String {
     };
     let charts = [
         ("What each adds to a request", of("rivals", Some("per request"), "")),
+        ("What the layer adds, by path", of("overhead", Some("over the bare service"), "")),
         ("CPU per request, end to end", of("end_to_end", None, "CPU per request")),
     ];
     let mut y = 10.0;
@@ -212,7 +213,7 @@ fn svg(benches: &[Value]) -> String {
 fn chart(body: &mut String, title: &str, rows: &[Value], mut y: f64) -> f64 {
     const LEFT: f64 = 420.0;
     const WIDTH: f64 = 360.0;
-    let value = |row: &Value, name: &str| row[name].as_f64().unwrap_or(1.0).max(1e-3);
+    let value = |row: &Value, name: &str| row[name].as_f64().unwrap_or(1.0).max(1e-2);
     let low = rows.iter().map(|row| value(row, "p10")).fold(f64::INFINITY, f64::min).log10().floor();
     let high = rows.iter().map(|row| value(row, "p90")).fold(0.0, f64::max).log10().ceil();
     let x = |value: f64| LEFT + (value.log10() - low) / (high - low).max(1.0) * WIDTH;
@@ -233,7 +234,10 @@ fn chart(body: &mut String, title: &str, rows: &[Value], mut y: f64) -> f64 {
         ));
     }
     for row in rows {
-        let group = row["group"].as_str().filter(|group| *group != "per request").map(|group| format!("{group}: "));
+        let group = row["group"]
+            .as_str()
+            .filter(|group| !["per request", "over the bare service"].contains(group))
+            .map(|group| format!("{group}: "));
         let label = format!("{}{}", group.unwrap_or_default(), row["name"].as_str().unwrap_or_default());
         let label = label.trim_end_matches(", CPU per request").to_owned();
         let colour = if label.contains("tower-revocation") || label.contains("hot token") { "#2a7" } else { "#79b" };

@@ -1,21 +1,18 @@
-//! The exact entries: a moka cache with a deadline for each, and no capacity.
+//! The exact entries: a moka cache without a capacity and without deadlines.
 //!
 //! A capacity would make moka drop or refuse live revocations, so there is none; the budget is kept by
-//! refusing writes. moka's own deadlines lie far behind ours and only free memory should ours never run.
+//! refusing writes. A deadline of moka's own would be by a clock that is not ours, and takes 48 bytes an entry: what has
+//! expired is removed by the list in `expiry.rs` alone.
 
 use std::{
     hash::{BuildHasher, Hasher},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
-use moka::{Expiry, sync::Cache};
+use moka::sync::Cache;
 
 use super::visible::Map;
-use crate::{
-    revocation::{Change, Cutoff, RevocationId, ScopeState},
-    time::Clock,
-};
+use crate::revocation::{Change, Cutoff, RevocationId, ScopeState};
 
 /// What is held for one scope. Nearly always a single revocation.
 #[derive(Clone, Debug)]
@@ -87,9 +84,8 @@ impl Entry {
 pub(crate) struct Entries(Cache<u128, Entry, KeyHash>);
 
 impl Entries {
-    /// `slack` is how long after its time an entry may at least stay.
-    pub(crate) fn new(clock: Arc<dyn Clock>, slack: Duration) -> Self {
-        Self(Cache::builder().expire_after(Deadline { clock, slack }).build_with_hasher(KeyHash))
+    pub(crate) fn new() -> Self {
+        Self(Cache::builder().build_with_hasher(KeyHash))
     }
 
     /// All entries. Complete only while nobody writes.
@@ -119,30 +115,6 @@ impl Map for Entries {
 
     fn remove(&self, key: u128) {
         self.0.invalidate(&key);
-    }
-}
-
-struct Deadline {
-    clock: Arc<dyn Clock>,
-    slack: Duration,
-}
-
-impl Deadline {
-    fn of(&self, entry: &Entry) -> Duration {
-        const CENTURY: u64 = 100 * 365 * 24 * 60 * 60;
-        let left = entry.remember_until().saturating_sub(self.clock.now().unix());
-        Duration::from_secs(left.min(CENTURY)).saturating_add(self.slack)
-    }
-}
-
-impl Expiry<u128, Entry> for Deadline {
-    fn expire_after_create(&self, _: &u128, entry: &Entry, _: Instant) -> Option<Duration> {
-        Some(self.of(entry))
-    }
-
-    // moka's default keeps the old deadline, and a scope that is revoked again would be forgotten early.
-    fn expire_after_update(&self, _: &u128, entry: &Entry, _: Instant, _: Option<Duration>) -> Option<Duration> {
-        Some(self.of(entry))
     }
 }
 

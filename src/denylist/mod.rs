@@ -233,8 +233,6 @@ impl Denylist {
         let DenylistConfig { budget, subject_quota, client_quota, lifetimes, staleness, clock, hasher, mode } = config;
         let now = clock.now();
         let keep = lifetimes.retain_scope(0);
-        // moka's deadlines are its own clock's; ours come first by a day and a token's whole life.
-        let slack = Duration::from_secs(keep.saturating_add(24 * 60 * 60));
         let tiered = match mode {
             Mode::Exact => None,
             Mode::Tiered(config) => Some(Box::new(tiered::Tiered::new(config, &lifetimes, budget))),
@@ -245,7 +243,7 @@ impl Denylist {
         });
         Self {
             tiered,
-            visible: Visible::new(Entries::new(Arc::clone(&clock), slack), filter, first_generation()),
+            visible: Visible::new(Entries::new(), filter, first_generation()),
             writer: Mutex::new(Writer {
                 expiry: Expiry::default(),
                 building: None,
@@ -404,10 +402,15 @@ impl Denylist {
     ///
     /// Order and duplicates do not matter. The budget does not stop it: what the backend holds is enforced.
     pub fn apply(&self, changes: &[Change]) {
+        self.merge(changes, true);
+    }
+
+    /// The same. `new`: it was not learnt from a look-up, which tells what has been there for long as well.
+    pub(in crate::denylist) fn merge(&self, changes: &[Change], new: bool) {
         for changes in changes.chunks(STRIDE) {
             let mut writer = self.lock();
             let mut changed = SmallVec::<[&Change; 8]>::new();
-            changed.extend(changes.iter().filter(|change| self.apply_one(&mut writer, change)));
+            changed.extend(changes.iter().filter(|change| self.apply_one(&mut writer, change, new)));
             self.visible.announce();
             drop(writer);
             #[cfg(feature = "streams")]
@@ -416,11 +419,11 @@ impl Denylist {
     }
 
     /// Whether that changed anything.
-    fn apply_one(&self, writer: &mut Writer, change: &Change) -> bool {
+    fn apply_one(&self, writer: &mut Writer, change: &Change, new: bool) -> bool {
         let key = change.key();
         let number = key.as_u128();
         if let Some(tiered) = &self.tiered {
-            self.apply_tiered(tiered, writer, change);
+            self.apply_tiered(tiered, writer, change, new);
             return true;
         }
         let before = self.visible.find(number);
@@ -622,7 +625,9 @@ impl Denylist {
         let changes = |(key, entry): (u128, Entry)| entry.state().changes(ScopeKey::from_u128(key), now, &detail);
         match &self.tiered {
             None => self.visible.map().iter().flat_map(changes).filter(|change| !snapshot.holds(change)).collect(),
-            Some(tiered) => tiered.iter().flat_map(changes).filter(|change| !snapshot.holds(change)).collect(),
+            Some(tiered) => {
+                tiered.all().into_iter().flat_map(changes).filter(|change| !snapshot.holds(change)).collect()
+            }
         }
     }
 

@@ -50,7 +50,8 @@ impl Default for Tiered {
 
 impl Tiered {
     /// How many entries are kept at hand, each about 400 bytes: those that were applied or looked up last, scopes that
-    /// turned out not to be revoked included. Default: 100,000.
+    /// turned out not to be revoked included. As many changes of the last ten minutes, and 65,536 at least, are kept beside
+    /// them (about 100 bytes each): a server that takes over from another one may not have them. Default: 100,000.
     pub const fn entries(mut self, entries: u64) -> Self {
         self.entries = entries;
         self

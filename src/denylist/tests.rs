@@ -11,11 +11,7 @@ use std::{
 
 use proptest::{collection::vec, prelude::*};
 
-use super::{
-    Admission, Batch, Denylist, DenylistConfig, MIN_FILTER, Reason, Staleness, Verdict, Why,
-    entries::{Entries, Entry},
-    visible::Map,
-};
+use super::{Admission, Batch, Denylist, DenylistConfig, MIN_FILTER, Reason, Staleness, Verdict, Why, visible::Map};
 use crate::{
     policy::MissingIat,
     revocation::{
@@ -370,21 +366,6 @@ proptest! {
     fn rule6_nothing_is_forgotten_by_a_clock_that_jumps(steps in steps(true)) {
         run(&steps)?;
     }
-}
-
-/// moka keeps the old deadline of an entry that is replaced, unless it is told otherwise.
-#[test]
-fn l2_an_extended_scope_gets_a_later_deadline_in_moka_too() {
-    let entries = Entries::new(Arc::new(ManualClock::at(NOW)), Duration::from_millis(20));
-    let entry = |retain_until| Entry::One { id: id(1), cutoff: Cutoff::FOREVER, retain_until };
-    let [extended, control] = [1 << 4, 2 << 4];
-    entries.put(extended, entry(NOW));
-    entries.put(extended, entry(NOW + DAY));
-    entries.put(control, entry(NOW));
-    while entries.find(control).is_some() {
-        std::thread::yield_now();
-    }
-    assert!(entries.find(extended).is_some());
 }
 
 #[test]

@@ -74,6 +74,8 @@ impl LookUps {
         // Before the backend is asked: what is applied from now on is joined with its answer.
         denylist.expect_answer(&new);
         let flight = Flight { shared: Arc::clone(&self.shared), keys: new, outcome, landed: false };
+        // A runtime that has gone down drops it at once, and it lands then.
+        drop(flights);
         // It goes on where the one who asked first stops waiting, for the others and for the next.
         self.runtime.spawn(flight.run());
         Ok(joined)

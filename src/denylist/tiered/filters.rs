@@ -91,10 +91,11 @@ impl Shelves {
         if place > present + 2 * SPANS { FOR_EVER } else { place.max(present) }
     }
 
-    /// Whether `key` stands where something kept until then has to.
+    /// Whether `key` stands where something kept until then has to, or longer.
     #[cfg(feature = "sync")]
     pub(super) fn hold(&self, key: u128, until: u64, now: u64) -> bool {
-        self.shelves.get(&self.place(until, now)).is_some_and(|shelf| shelf.holds(key))
+        // What was far ahead once stands where nothing leaves.
+        self.shelves.range(self.place(until, now)..).any(|(_, shelf)| shelf.holds(key))
     }
 
     /// Puts a key where it is kept until then; whether it was not there.

@@ -31,7 +31,7 @@ impl Denylist {
         for place in places(tiered.may_hold(keys.among(self.kinds()))) {
             let key = keys.at(place);
             // What is at hand is never older than an answer.
-            let Some(entry) = tiered.find(key).or_else(|| answers.get(&key).cloned()) else {
+            let Some(entry) = tiered.find_or(key, answers) else {
                 unclear = true;
                 continue;
             };
@@ -61,10 +61,10 @@ impl Denylist {
         Err(Why::NoAnswer)
     }
 
-    pub(in crate::denylist) fn apply_tiered(&self, tiered: &Tiered, writer: &mut Writer, change: &Change) {
-        let (kind, now) = (change.key().kind(), self.now().unix());
+    pub(in crate::denylist) fn apply_tiered(&self, tiered: &Tiered, writer: &mut Writer, change: &Change, new: bool) {
+        let kind = change.key().kind();
         self.visible.raise_kinds(1 << kind as u32);
-        if !tiered.apply(change, now) {
+        if !tiered.apply(change, new, self.now()) {
             return;
         }
         self.records.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +86,7 @@ impl Denylist {
             }
             self.visible.clear_kinds(self.kinds() & !expired.kinds);
         }
-        tiered.tidy();
+        tiered.tidy(now);
     }
 
     /// How this list asks, where it does.
@@ -125,7 +125,7 @@ impl Denylist {
                 // What was learnt counts as applied: the feed may deliver it later, and no check may know less meanwhile.
                 let now = self.now().unix();
                 let live: Vec<_> = changes.iter().filter(|change| change.retain_until() >= now).cloned().collect();
-                self.apply(&live);
+                self.merge(&live, false);
                 let answers = tiered.answer(keys, changes);
                 let nothing = answers.values().filter(|entry| entry.records() == 0).count();
                 self.false_positives.fetch_add(nothing as u64, Ordering::Relaxed);

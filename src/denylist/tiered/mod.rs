@@ -7,9 +7,13 @@
 //! A look-up is announced before the backend is asked. What is applied to its scopes meanwhile is joined with the
 //! answer, so that no answer is older than the moment at which it arrives. It stays true for as long as it is at hand,
 //! since whatever is applied later is merged into it.
+//!
+//! What was applied last is kept whole for some minutes beside it, and joined with every answer: a store that was taken
+//! over by a server which lacks the last of what was acknowledged cannot deny it, and gets it back.
 
 mod filters;
 mod list;
+mod recent;
 #[cfg(test)]
 mod tests;
 
@@ -22,13 +26,19 @@ use std::{
 
 use moka::{policy::EvictionPolicy, sync::Cache};
 
-use self::filters::{Expired, Filters, Shelves};
+use self::{
+    filters::{Expired, Filters, Shelves},
+    recent::Recent,
+};
 use super::{
     Why,
     entries::{Entry, KeyHash},
     mode,
 };
-use crate::revocation::{Change, Lifetimes, ScopeKey, ScopeState};
+use crate::{
+    revocation::{Change, Lifetimes, ScopeKey, ScopeState},
+    time::Moment,
+};
 
 /// What the backend answered, by scope.
 pub(crate) type Answers = HashMap<u128, Entry>;
@@ -54,6 +64,7 @@ struct Writer {
     shelves: Shelves,
     /// What was applied since a look-up of these scopes began.
     awaited: HashMap<u128, ScopeState>,
+    recent: Recent,
 }
 
 #[derive(Clone)]
@@ -73,6 +84,7 @@ impl Tiered {
             writer: Mutex::new(Writer {
                 shelves: Shelves::new(lifetimes.retain_scope(0), budget),
                 awaited: HashMap::new(),
+                recent: Recent::new(config.entries),
             }),
             look_up: OnceLock::new(),
         }
@@ -98,28 +110,49 @@ impl Tiered {
         self.at_hand.get(&key).filter(|held| held.complete).map(|held| held.entry)
     }
 
+    /// The same, where a look-up has answered; with what was applied after it, however little of a scope is at hand.
+    pub(super) fn find_or(&self, key: u128, answers: &Answers) -> Option<Entry> {
+        match (self.at_hand.get(&key), answers.get(&key)) {
+            (Some(AtHand { entry, complete: true }), _) => Some(entry),
+            (Some(AtHand { entry, .. }), Some(answer)) => {
+                let mut state = answer.state();
+                state.join(&entry.state());
+                Some(Entry::from_state(state))
+            }
+            (None, answer) => answer.cloned(),
+            (Some(_), None) => None,
+        }
+    }
+
     /// Whether anything of a scope is at hand.
     #[cfg(feature = "sync")]
     pub(super) fn is_at_hand(&self, key: u128) -> bool {
-        self.at_hand.contains_key(&key)
+        self.at_hand.contains_key(&key) || self.lock().recent.find(key).is_some()
     }
 
-    /// Merges a change in; whether the filter did not have its scope for so long. The caller announces it.
-    pub(super) fn apply(&self, change: &Change, now: u64) -> bool {
+    /// Merges a change in; whether the filter did not have its scope for so long. The caller announces it. `new`: it did
+    /// not come from a look-up, which tells what has been there for long as well.
+    pub(super) fn apply(&self, change: &Change, new: bool, now: Moment) -> bool {
         let (key, mut writer) = (change.key(), self.lock());
         let number = key.as_u128();
+        if new {
+            writer.recent.add(change, now);
+        }
         if let Some(state) = writer.awaited.get_mut(&number) {
             state.apply(change);
         }
         let (mut state, complete) = match self.at_hand.get(&number) {
             Some(AtHand { entry, complete }) => (entry.state(), complete),
             // Of what the filter does not have, nothing was ever applied.
-            None => (ScopeState::default(), !self.filters.may_contain(number)),
+            None => {
+                let recent = writer.recent.find(number).map(Entry::state);
+                (recent.unwrap_or_default(), !self.filters.may_contain(number))
+            }
         };
         state.apply(change);
         // First the entry, so that no check finds the filter's "maybe" alone.
         self.at_hand.insert(number, AtHand { entry: Entry::from_state(state), complete });
-        writer.shelves.insert(number, key.kind(), change.retain_until(), now, &self.filters)
+        writer.shelves.insert(number, key.kind(), change.retain_until(), now.unix(), &self.filters)
     }
 
     /// Whether applying it would add nothing, as far as can be told.
@@ -161,6 +194,10 @@ impl Tiered {
             if let Some(held) = self.at_hand.get(&number) {
                 state.join(&held.entry.state());
             }
+            // The store may have lost it since.
+            if let Some(recent) = writer.recent.find(number) {
+                state.join(&recent.state());
+            }
             let entry = Entry::from_state(state);
             self.at_hand.insert(number, AtHand { entry: entry.clone(), complete: true });
             (number, entry)
@@ -170,8 +207,11 @@ impl Tiered {
 
     /// All that is at hand, partial entries included. Complete only while nobody writes.
     #[cfg(feature = "sync")]
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u128, Entry)> + '_ {
-        self.at_hand.iter().map(|(key, held)| (*key, held.entry))
+    pub(super) fn all(&self) -> HashMap<u128, Entry> {
+        let mut all: HashMap<_, _> = self.lock().recent.iter().map(|(key, entry)| (key, entry.clone())).collect();
+        // An entry tells all that is recent of its scope.
+        all.extend(self.at_hand.iter().map(|(key, held)| (*key, held.entry)));
+        all
     }
 
     /// Drops the filters of what left before `before` (Unix seconds).
@@ -179,8 +219,9 @@ impl Tiered {
         self.lock().shelves.expire(before, &self.filters)
     }
 
-    /// Lets moka drop what is too much.
-    pub(super) fn tidy(&self) {
+    /// Drops what is too much.
+    pub(super) fn tidy(&self, now: Moment) {
+        self.lock().recent.forget(now);
         self.at_hand.run_pending_tasks();
     }
 
