@@ -11,7 +11,7 @@ use std::{
 
 use proptest::{collection::vec, prelude::*};
 
-use super::{Admission, Batch, Denylist, DenylistConfig, MIN_FILTER, Reason, Staleness, Verdict, Why, visible::Map};
+use super::{Admission, Batch, Denylist, DenylistConfig, MIN_FILTER, Reason, Staleness, Verdict, Why};
 use crate::{
     policy::MissingIat,
     revocation::{
