@@ -56,9 +56,9 @@ pub struct Guard<I> {
     enforcement: Arc<Enforcement>,
     challenge: Arc<Challenge>,
     counts: Counts,
+    reporter: Arc<Reporter>,
     #[cfg(feature = "status-list")]
     lists: Option<StatusLists>,
-    reporter: Arc<Reporter>,
 }
 
 /// Why a request does not pass at once.
@@ -110,9 +110,9 @@ impl<I: IdentitySource> Guard<I> {
             enforcement,
             challenge: Arc::default(),
             counts,
+            reporter,
             #[cfg(feature = "status-list")]
             lists: None,
-            reporter,
         }
     }
 
@@ -358,7 +358,13 @@ impl<I: IdentitySource> Guard<I> {
         line: Line<'_>,
     ) -> Result<Passed, Held> {
         let policy = self.policy.without(shadow);
-        let (rejection, verified) = match self.source.judge(head, Asked { policy: &policy, ..self.asked() }) {
+        #[cfg_attr(not(feature = "status-list"), expect(unused_mut, reason = "no list that could be left out"))]
+        let mut asked = Asked { policy: &policy, ..self.asked() };
+        #[cfg(feature = "status-list")]
+        if shadow.has_rule(Rule::StatusList) {
+            asked.lists = None;
+        }
+        let (rejection, verified) = match self.source.judge(head, asked) {
             Ok(Found::Clear(verified)) => return Ok(Passed { verified }),
             Ok(Found::Unclear(question)) => return Err(Held::Unclear(question)),
             Ok(Found::Nothing) => return Ok(Passed { verified }),

@@ -74,6 +74,7 @@
 //! | `jwt` | `token::JwtVerifier`: signed JWTs, with aws-lc | yes |
 //! | `endpoint` | the revocation routes, directories and the recorder (brings `sync`) | yes |
 //! | `signals` | Back-Channel Logout in and out, and security events (SSF, CAEP, RISC), pushed or polled | |
+//! | `introspection` | opaque tokens that their issuer is asked about (RFC 7662) | |
 //! | `sync` | backends, the replica task, `Revocations` (needs tokio); the backend in memory | with `endpoint` |
 //! | `sqlite` | the embedded durable backend; with `endpoint` users and the recorder's store in SQLite | |
 //! | `postgres` | the backend in PostgreSQL; with `endpoint` users from an application's own database | |
@@ -81,7 +82,6 @@
 //! | `nats` | the backend in NATS JetStream | |
 //! | `jwks-http` | key sets fetched and refreshed over HTTP(S) | |
 //! | `mtls` | client authentication by certificate (RFC 8705) | |
-//! | `introspection` | opaque tokens that their issuer is asked about (RFC 7662) | |
 //! | `directory-file` | users from a TOML file, for the session and global routes | |
 //! | `status-list` | Token Status Lists: honoured, and published | |
 //! | `streams` | `streams`: ends what is open when its token is revoked | |

@@ -58,7 +58,7 @@ pub enum Rule {
     NotVerified = 8,
     /// This node cannot tell: not loaded yet, stale, or somebody who had to be asked did not answer.
     Unknown = 9,
-    /// The Token Status List that the token points to refuses it, or it points to none and the policy asks for one.
+    /// The Token Status List that the token points to says no, or the policy asks for one and it points to none.
     StatusList = 10,
 }
 
@@ -110,10 +110,10 @@ impl Rule {
             Rejection::Revoked(Reason::OutOfBounds(_)) | Rejection::Token(_) => Self::InvalidToken,
             Rejection::Unknown(_) => Self::Unknown,
             Rejection::Credential(_) => Self::Credential,
+            Rejection::Status(_) | Rejection::NotInStatusList | Rejection::MissingStatus => Self::StatusList,
             Rejection::MissingJti => Self::MissingJti,
             Rejection::MissingSid => Self::MissingSid,
             Rejection::MissingIat => Self::MissingIat,
-            Rejection::Status(_) | Rejection::NotInStatusList | Rejection::MissingStatus => Self::StatusList,
             Rejection::NotVerified => Self::NotVerified,
             Rejection::NoToken => Self::NoToken,
         })

@@ -58,9 +58,9 @@ impl Verified {
             token: token.as_bytes().into(),
             identity,
             keys,
-            lacks_claims,
             #[cfg(feature = "status-list")]
             listed: None,
+            lacks_claims,
             epoch,
         }
     }

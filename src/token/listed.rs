@@ -12,16 +12,12 @@ use crate::{
     status_list::{Listed, Standing, StatusLists},
 };
 
-/// Finds the place of its list for a token that was just verified, for later requests. `false`: what the token says of its
-/// status would refuse it if that were not in shadow, so that it has to be looked at anew each time.
-pub(super) fn locate(verified: &mut Verified, context: Context<'_>) -> Result<bool, Rejection> {
-    let Some(lists) = context.lists else { return Ok(true) };
-    match lists.listed(verified.identity.iss(), verified.identity.status()) {
-        Ok(listed) => verified.listed = listed,
-        Err(rejection) if context.policy.forgiven.covers(rejection) => return Ok(false),
-        Err(rejection) => return Err(rejection),
+/// A token that was just verified, with the place of its list at hand for later requests.
+pub(super) fn located(mut verified: Verified, context: Context<'_>) -> Result<Verified, Rejection> {
+    if let Some(lists) = context.lists {
+        verified.listed = lists.listed(verified.identity.iss(), verified.identity.status())?;
     }
-    Ok(true)
+    Ok(verified)
 }
 
 /// What stands in the way of a verified token, if its status does.
@@ -30,7 +26,6 @@ pub(super) fn by_verified(verified: &Arc<Verified>, context: Context<'_>) -> Opt
     let (listed, lists) = (verified.listed.as_ref()?, context.lists?);
     match lists.standing(listed, context.now) {
         Standing::Clear => None,
-        Standing::Refused(rejection) if context.policy.forgiven.covers(rejection) => None,
         Standing::Refused(rejection) => Some(Found::Refused(rejection, Arc::clone(verified))),
         Standing::Ask => {
             let known = Known::of(Arc::clone(verified));
@@ -47,15 +42,9 @@ pub(super) fn by_claims(claims: &Claims<'_>, context: Context<'_>) -> Result<Opt
     if claims.opaque.is_some() {
         return Ok(None);
     }
-    let listed = match lists.listed(claims.iss, claims.status) {
-        Ok(Some(listed)) => listed,
-        Ok(None) => return Ok(None),
-        Err(rejection) if context.policy.forgiven.covers(rejection) => return Ok(None),
-        Err(rejection) => return Err(rejection),
-    };
+    let Some(listed) = lists.listed(claims.iss, claims.status)? else { return Ok(None) };
     match lists.standing(&listed, context.now) {
         Standing::Clear => Ok(None),
-        Standing::Refused(rejection) if context.policy.forgiven.covers(rejection) => Ok(None),
         Standing::Refused(rejection) => Err(rejection),
         Standing::Ask => {
             let known = Known::of_claims(claims, claims.keys(context.denylist.hasher()));

@@ -80,10 +80,7 @@ impl Source for Peek {
         check_claims(&claims, context.policy)?;
         #[cfg(feature = "status-list")]
         if let Some(lists) = context.lists {
-            match lists.peek(iss, claims.status, context.now) {
-                Err(rejection) if !context.policy.forgiven.covers(rejection) => return Err(rejection),
-                _ => {}
-            }
+            lists.peek(iss, claims.status, context.now)?;
         }
         let keys = claims.keys_among(context.denylist.hasher(), context.denylist.kinds());
         check_revoked(&keys, context)?;

@@ -91,8 +91,9 @@ impl Known {
     pub(crate) fn check_claims(&self, context: Context<'_>) -> Result<(), Rejection> {
         match &self.verified {
             Some(verified) if self.is_new => {
-                count_missing(&verified.identity.claims(), Reported::Each, context);
-                check_claims(&verified.identity.claims(), context.policy)
+                let claims = verified.identity.claims();
+                count_missing(&claims, Reported::Each, context);
+                check_claims(&claims, context.policy)
             }
             _ => Ok(()),
         }

@@ -238,7 +238,7 @@ pub(super) fn check_claims(claims: &Claims<'_>, policy: &Policy) -> Result<(), R
 
 /// What the denylist says, without what is forgiven.
 #[inline]
-fn look_up(keys: &ScopeKeys, context: Context<'_>) -> Option<Held> {
+pub(super) fn look_up(keys: &ScopeKeys, context: Context<'_>) -> Option<Held> {
     let held = context.denylist.revoked(keys, context.policy.missing_iat)?;
     if context.policy.forgiven.is_nothing() { Some(held) } else { look_up_without(keys, context) }
 }
@@ -410,7 +410,6 @@ enum Opaque {
 
 impl Opaque {
     /// What opaque tokens are digested with.
-    #[cfg(feature = "streams")]
     const fn keys(&self) -> &OpaqueKeys {
         match self {
             Self::Passed(keys) => keys,
@@ -465,14 +464,14 @@ impl<V: Verifier> Verify<V> {
         let identity = self.verifier.verify(token, context.now.unix())?;
         count_missing(&identity.claims(), Reported::Each, context);
         let keys = identity.claims().keys(context.denylist.hasher());
-        #[cfg_attr(not(feature = "status-list"), expect(unused_mut, reason = "its list is put in where lists count"))]
-        let mut verified = Verified::new(token, identity, keys, epoch);
+        let verified = Verified::new(token, identity, keys, epoch);
         #[cfg(feature = "status-list")]
-        if !listed::locate(&mut verified, context)? {
-            return Ok(Arc::new(verified));
-        }
+        let verified = listed::located(verified, context)?;
         let verified = Arc::new(verified);
-        self.cache.insert(Arc::clone(&verified));
+        // What was left out of a second look must not be left out of the next first one.
+        if context.policy.forgiven.is_nothing() {
+            self.cache.insert(Arc::clone(&verified));
+        }
         Ok(verified)
     }
 
@@ -558,8 +557,8 @@ impl<V: Verifier> sealed::Source for Verify<V> {
 
     fn place(&self, head: Head<'_>, hasher: &ScopeHasher) -> Option<Place> {
         let credential = self.extractor.find(head.headers, head.uri).ok().flatten()?;
-        let keys = self.opaque.as_ref().filter(|_| !CompactJws::looks_like(credential.token()))?;
-        let digest = keys.keys().digests(credential.token().as_bytes()).next()?;
+        let opaque = self.opaque.as_ref().filter(|_| !CompactJws::looks_like(credential.token()))?;
+        let digest = opaque.keys().digests(credential.token().as_bytes()).next()?;
         Claims::default().opaque(&digest).keys(hasher).place()
     }
 }

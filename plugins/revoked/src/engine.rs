@@ -46,10 +46,10 @@ pub struct Engine {
     vouched: Arc<Guard<FromExtension<Identity>>>,
     /// The same as `guard`, for operators who ask about a token: nothing is counted that no client sent.
     probe: Guard<Source>,
-    lists: Option<StatusLists>,
-    published: Option<Arc<StatusListPublisher>>,
     /// The same, by the whole policy.
     strict_probe: Guard<Source>,
+    lists: Option<StatusLists>,
+    published: Option<Arc<StatusListPublisher>>,
     extractor: Extractor,
     reads_forms: bool,
     verifiers: Verifiers,
@@ -212,6 +212,7 @@ impl Engine {
             let asked = || parts::introspection(&config, section, keys.clone());
             source = source.introspect(asked()?);
             probe = probe.introspect(asked()?);
+            strict_probe = strict_probe.introspect(asked()?);
         }
         let opaque = keys.clone();
         let published = parts::published_list(&config, denylist, run).await?;
@@ -238,18 +239,16 @@ impl Engine {
         let vouched = FromExtension::new().extractor(extractor.clone());
         let mut vouched = Guard::new(Arc::clone(denylist), vouched, policy).challenge(challenge);
         let mut probe = Guard::new(Arc::clone(denylist), probe, policy);
+        let mut strict_probe = Guard::new(Arc::clone(denylist), strict_probe, parts::policy(&config));
         let lists = parts::status_lists(&config, &verifiers.access)?;
         if let Some(lists) = &lists {
             guard = guard.status_lists(lists.clone());
             vouched = vouched.status_lists(lists.clone());
             probe = probe.status_lists(lists.clone());
+            strict_probe = strict_probe.status_lists(lists.clone());
         }
         let vouched = Arc::new(vouched);
         let guard = Arc::new(guard);
-        let mut strict_probe = Guard::new(Arc::clone(denylist), strict_probe, parts::policy(&config));
-        if let Some(lists) = &lists {
-            strict_probe = strict_probe.status_lists(lists.clone());
-        }
         let sender = parts::logout_sender(&config, learns.as_ref().map(|learns| learns.recorder.clone()))?;
         let notices = sender.map(|sender| sender.start().map_err(|error| Fault::new("logout_sender", error)));
         let notices = notices.transpose()?;
@@ -273,9 +272,9 @@ impl Engine {
             guard,
             vouched,
             probe,
+            strict_probe,
             lists,
             published,
-            strict_probe,
             extractor,
             reads_forms,
             verifiers,
