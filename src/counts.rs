@@ -4,11 +4,14 @@
 //! them more than the rest of the check. So each thread has a place of its own (see [`per_thread`](crate::per_thread)),
 //! and only where the feature `metrics` asks for it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 #[cfg(feature = "metrics")]
 use crate::per_thread::PerThread;
-use crate::{denylist::Reason, reject::Rejection, revocation::ScopeKind};
+use crate::{denylist::Reason, reject::Rejection, report::Reporter, revocation::ScopeKind};
 
 /// What a guard has counted since it was made.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ pub(crate) struct MissingClaims {
     pub(crate) jti: AtomicU64,
     pub(crate) sid: AtomicU64,
     pub(crate) iat: AtomicU64,
+    /// Whose they are goes there.
+    pub(crate) report: Option<Arc<Reporter>>,
 }
 
 /// What happens on the way of a request that passes.
@@ -61,7 +66,7 @@ impl Counts {
 
     /// How many tokens had no `jti`, no `sid` and no `iat`.
     pub(crate) fn missing_claims(&self) -> [(&'static str, u64); 3] {
-        let MissingClaims { jti, sid, iat } = &self.missing;
+        let MissingClaims { jti, sid, iat, .. } = &self.missing;
         [("jti", jti), ("sid", sid), ("iat", iat)].map(|(name, count)| (name, count.load(Ordering::Relaxed)))
     }
 }

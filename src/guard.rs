@@ -1,5 +1,7 @@
 //! The decision on one request, the same for every door.
 
+mod enforcement;
+
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering},
@@ -7,6 +9,7 @@ use std::{
 
 use http::{Extensions, HeaderMap, Method, Uri, header, request::Parts};
 
+pub(crate) use self::enforcement::Enforcement;
 #[cfg(feature = "status-list")]
 use crate::status_list::StatusLists;
 #[cfg(feature = "streams")]
@@ -14,10 +17,14 @@ use crate::token::Carried;
 use crate::{
     counts::{Counts, Step},
     denylist::{Denylist, Found as Listed, Why},
-    policy::{NoToken, Policy, StaleRequests},
+    policy::{NoToken, Policy},
     reject::Rejection,
+    report::{Report, Reporter},
     response::{Challenge, Denial},
-    token::{Asked, Found, Head, Identity, IdentitySource, Known, Question, Verified, check_fresh},
+    rollout::{Place, Rollout, Rule, Shadow},
+    token::{
+        Asked, Claims, Found, Head, Identity, IdentitySource, Known, Question, Verified, VerifiedClaims, check_fresh,
+    },
 };
 #[cfg(feature = "tracing")]
 use crate::{revocation::ScopeKind, spans};
@@ -46,8 +53,10 @@ pub struct Guard<I> {
     denylist: Arc<Denylist>,
     source: I,
     policy: Policy,
+    enforcement: Arc<Enforcement>,
     challenge: Arc<Challenge>,
     counts: Counts,
+    reporter: Arc<Reporter>,
     #[cfg(feature = "status-list")]
     lists: Option<StatusLists>,
 }
@@ -90,15 +99,18 @@ impl fmt::Debug for Passed {
 impl<I: IdentitySource> Guard<I> {
     /// Judges requests by this list, this source of identities and this policy.
     pub fn new(denylist: Arc<Denylist>, source: I, policy: Policy) -> Self {
-        if policy.stale == StaleRequests::Serve || policy.shadow {
-            denylist.serves_somewhere();
-        }
+        let enforcement = Arc::new(Enforcement::new(Arc::clone(&denylist), &policy));
+        let reporter = Arc::new(Reporter::new(denylist.now().unix()));
+        let mut counts = Counts::default();
+        counts.missing.report = Some(Arc::clone(&reporter));
         Self {
             denylist,
             source,
             policy,
+            enforcement,
             challenge: Arc::default(),
-            counts: Counts::default(),
+            counts,
+            reporter,
             #[cfg(feature = "status-list")]
             lists: None,
         }
@@ -130,7 +142,7 @@ impl<I: IdentitySource> Guard<I> {
     ///
     /// # Errors
     ///
-    /// Where the request is to be refused. In shadow mode nothing is, and what would be is counted.
+    /// Where the request is to be refused. What is in shadow is not, and is counted.
     pub fn check_parts(&self, parts: &Parts) -> Result<Passed, Rejection> {
         self.check(&parts.method, &parts.uri, &parts.headers, &parts.extensions)
     }
@@ -152,7 +164,8 @@ impl<I: IdentitySource> Guard<I> {
             Ok(passed) => Ok(passed),
             Err(Held::Refused(rejection)) => Err(rejection),
             Err(Held::Unclear(question)) => {
-                self.refuse(Rejection::Unknown(Why::NotAsked), question.into_verified(), Line { method, uri })
+                let line = Line { method, uri };
+                self.end(Rejection::Unknown(Why::NotAsked), question.place(), question.into_verified(), line)
             }
         }
     }
@@ -162,7 +175,7 @@ impl<I: IdentitySource> Guard<I> {
     ///
     /// # Errors
     ///
-    /// Where the request is to be refused. In shadow mode nothing is, and what would be is counted.
+    /// Where the request is to be refused. What is in shadow is not, and is counted.
     pub async fn check_parts_or_ask(&self, parts: &Parts) -> Result<Passed, Rejection> {
         self.check_or_ask(&parts.method, &parts.uri, &parts.headers, &parts.extensions).await
     }
@@ -192,24 +205,45 @@ impl<I: IdentitySource> Guard<I> {
             Question::Backend(known) => known,
             Question::Elsewhere { told, verified } => match told.await {
                 Ok(known) => known,
-                Err(rejection) => return self.refuse(rejection, verified, line),
+                Err(rejection) => {
+                    let place = verified.as_ref().and_then(|verified| verified.keys.place());
+                    let shadow = self.enforcement.rollout().shadow_of(place);
+                    if let (true, Some(verified)) = (shadow.covers(rejection), &verified) {
+                        let known = Known::of(Arc::clone(verified));
+                        if let Err(enforced) = self.check_known(&known, &self.policy.without(shadow)).await
+                            && !shadow.covers(enforced)
+                        {
+                            return Err(self.count(enforced, false, Some(verified), None, line));
+                        }
+                    }
+                    return self.end(rejection, place, verified, line);
+                }
             },
         };
-        match self.check_known(&known).await {
-            Ok(()) => {
-                self.counts.step(Step::Clear);
-                Ok(Passed { verified: known.into_verified() })
-            }
-            Err(rejection) => self.refuse(rejection, known.into_verified(), line),
+        let Err(rejection) = self.check_known(&known, &self.policy).await else {
+            self.counts.step(Step::Clear);
+            return Ok(Passed { verified: known.into_verified() });
+        };
+        let shadow = self.enforcement.rollout().shadow_of(known.place());
+        if shadow.covers(rejection)
+            && let Err(enforced) = self.check_known(&known, &self.policy.without(shadow)).await
+            && !shadow.covers(enforced)
+        {
+            return Err(self.count(enforced, false, known.into_verified().as_deref(), None, line));
         }
+        self.end(rejection, known.place(), known.into_verified(), line)
     }
 
     /// As a source judges a token that it knows, but for waiting where only the backend can tell.
-    async fn check_known(&self, known: &Known) -> Result<(), Rejection> {
-        let missing_iat = self.policy.missing_iat;
+    async fn check_known(&self, known: &Known, policy: &Policy) -> Result<(), Rejection> {
+        let missing_iat = policy.missing_iat;
         for keys in known.keys() {
+            let keys = &keys.without(policy.forgiven.scopes());
             let listed = match self.denylist.revoked(keys, missing_iat) {
-                Some(Listed::Unclear) => self.denylist.ask(keys, missing_iat).await.map_err(Rejection::Unknown)?,
+                Some(Listed::Unclear) => match self.denylist.ask(keys, missing_iat).await {
+                    Err(_) if policy.forgiven.has_rule(Rule::Unknown) => None,
+                    answer => answer.map_err(Rejection::Unknown)?,
+                },
                 Some(Listed::Revoked(reason)) => Some(reason),
                 None => None,
             };
@@ -218,12 +252,13 @@ impl<I: IdentitySource> Guard<I> {
             }
         }
         // Time has passed meanwhile.
-        let context = self.asked().now();
+        let context = Asked { policy, ..self.asked() }.now();
         known.check_times(context)?;
         known.check_claims(context)?;
         check_fresh(context)
     }
 
+    #[inline]
     fn asked(&self) -> Asked<'_> {
         Asked {
             denylist: &self.denylist,
@@ -243,9 +278,8 @@ impl<I: IdentitySource> Guard<I> {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<Passed, Held> {
-        let refused = |refused: Result<Passed, Rejection>| refused.map_err(Held::Refused);
-        let line = Line { method, uri };
-        match self.source.judge(Head { uri, headers, extensions }, self.asked()) {
+        let (head, line) = (Head { uri, headers, extensions }, Line { method, uri });
+        match self.source.judge(head, self.asked()) {
             Ok(Found::Clear(verified)) => {
                 self.counts.step(Step::Clear);
                 Ok(Passed { verified })
@@ -254,10 +288,10 @@ impl<I: IdentitySource> Guard<I> {
                 self.counts.step(Step::NoToken);
                 Ok(Passed::default())
             }
-            Ok(Found::Nothing) => refused(self.refuse(Rejection::NoToken, None, line)),
-            Ok(Found::Refused(rejection, verified)) => refused(self.refuse(rejection, Some(verified), line)),
+            Ok(Found::Nothing) => self.hold(Rejection::NoToken, None, head, line),
+            Ok(Found::Refused(rejection, verified)) => self.hold(rejection, Some(verified), head, line),
             Ok(Found::Unclear(question)) => Err(Held::Unclear(question)),
-            Err(rejection) => refused(self.refuse(rejection, None, line)),
+            Err(rejection) => self.hold(rejection, None, head, line),
         }
     }
 
@@ -266,23 +300,111 @@ impl<I: IdentitySource> Guard<I> {
         self.source.carried(head, &self.denylist, passed.verified.as_deref())
     }
 
+    #[cfg(feature = "streams")]
+    pub(crate) const fn enforcement(&self) -> &Arc<Enforcement> {
+        &self.enforcement
+    }
+
     /// What challenges say, and whether they name the DPoP scheme.
     #[cfg(feature = "streams")]
     pub(crate) fn challenges(&self) -> (Arc<Challenge>, bool) {
         (Arc::clone(&self.challenge), self.source.challenges_dpop())
     }
 
+    /// What becomes of a request that the whole policy refuses.
     #[cold]
-    #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "only the log names it"))]
-    fn refuse(
+    fn hold(
         &self,
         rejection: Rejection,
         verified: Option<Arc<Verified>>,
+        head: Head<'_>,
+        line: Line<'_>,
+    ) -> Result<Passed, Held> {
+        let rollout = self.enforcement.rollout();
+        // What is looked for anew costs time, and is the same for everybody else.
+        let place = match &verified {
+            _ if !rollout.is_partial() => None,
+            Some(verified) => verified.keys.place(),
+            None => self.source.place(head, self.denylist.hasher()),
+        };
+        let shadow = rollout.shadow_of(place);
+        if !shadow.covers(rejection) {
+            return Err(Held::Refused(self.count(rejection, false, verified.as_deref(), Some(head), line)));
+        }
+        let passed = match shadow {
+            Shadow::ALL => Ok(Passed { verified }),
+            some => self.judge_without(some, verified, head, line),
+        };
+        let count = |verified: Option<&Verified>| self.count(rejection, true, verified, Some(head), line);
+        match &passed {
+            Err(Held::Refused(_)) => {}
+            Ok(Passed { verified }) => {
+                count(verified.as_deref());
+            }
+            // What is answered may refuse it yet; by what is known it passes.
+            Err(Held::Unclear(_)) => {
+                count(None);
+            }
+        }
+        passed
+    }
+
+    /// Judges a request once more, by what is not in shadow.
+    fn judge_without(
+        &self,
+        shadow: Shadow,
+        verified: Option<Arc<Verified>>,
+        head: Head<'_>,
+        line: Line<'_>,
+    ) -> Result<Passed, Held> {
+        let policy = self.policy.without(shadow);
+        #[cfg_attr(not(feature = "status-list"), expect(unused_mut, reason = "no list that could be left out"))]
+        let mut asked = Asked { policy: &policy, ..self.asked() };
+        #[cfg(feature = "status-list")]
+        if shadow.has_rule(Rule::StatusList) {
+            asked.lists = None;
+        }
+        let (rejection, verified) = match self.source.judge(head, asked) {
+            Ok(Found::Clear(verified)) => return Ok(Passed { verified }),
+            Ok(Found::Unclear(question)) => return Err(Held::Unclear(question)),
+            Ok(Found::Nothing) => return Ok(Passed { verified }),
+            Ok(Found::Refused(rejection, verified)) => (rejection, Some(verified)),
+            Err(rejection) => (rejection, verified),
+        };
+        if shadow.covers(rejection) {
+            return Ok(Passed { verified });
+        }
+        Err(Held::Refused(self.count(rejection, false, verified.as_deref(), Some(head), line)))
+    }
+
+    /// What becomes of a request that is refused for this and passes otherwise.
+    fn end(
+        &self,
+        rejection: Rejection,
+        place: Option<Place>,
+        verified: Option<Arc<Verified>>,
         line: Line<'_>,
     ) -> Result<Passed, Rejection> {
-        let shadow = self.policy.shadow;
-        let count = if shadow { &self.counts.shadowed } else { &self.counts.refused };
-        count.add(rejection);
+        let shadow = self.enforcement.spares(rejection, place);
+        let rejection = self.count(rejection, shadow, verified.as_deref(), None, line);
+        // In shadow the service behind must see no difference, not even in who is calling.
+        if shadow { Ok(Passed { verified }) } else { Err(rejection) }
+    }
+
+    #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "only the log names it"))]
+    fn count(
+        &self,
+        rejection: Rejection,
+        shadow: bool,
+        verified: Option<&Verified>,
+        head: Option<Head<'_>>,
+        line: Line<'_>,
+    ) -> Rejection {
+        let claims = match verified {
+            Some(verified) => Some(verified.identity.claims()),
+            None => head.and_then(|head| self.source.vouched(head)),
+        };
+        self.tell(rejection, shadow, claims.as_ref());
         #[cfg(feature = "tracing")]
         tracing::debug!(
             http.request.method = %line.method,
@@ -291,13 +413,33 @@ impl<I: IdentitySource> Guard<I> {
             error.type = rejection.as_str(),
             revocation.scope = rejection.scope().map(ScopeKind::as_str),
             // Only what was verified is named.
-            revocation.issuer = verified.as_deref().map(|verified| verified.identity.iss()),
+            revocation.issuer = claims.as_ref().map(|claims| claims.iss),
             detail = %rejection,
             shadow,
             "request refused"
         );
-        // In shadow the service behind must see no difference, not even in who is calling.
-        if shadow { Ok(Passed { verified }) } else { Err(rejection) }
+        rejection
+    }
+
+    /// `claims`: of a token that was verified.
+    fn tell(&self, rejection: Rejection, shadow: bool, claims: Option<&Claims<'_>>) {
+        let count = if shadow { &self.counts.shadowed } else { &self.counts.refused };
+        count.add(rejection);
+        self.reporter.refused(rejection, shadow, claims, self.denylist.now().unix());
+    }
+
+    /// What becomes of a request that this guard lets pass and that a door refuses for a reason of its own: that counts
+    /// as one of the guard's, and may be in shadow. `identity`: whose token was verified.
+    ///
+    /// # Errors
+    ///
+    /// Where the request is to be refused.
+    pub fn reject(&self, rejection: Rejection, identity: Option<&Identity>) -> Result<(), Rejection> {
+        let claims = identity.map(VerifiedClaims::claims);
+        let place = claims.as_ref().and_then(|claims| claims.keys(self.denylist.hasher()).place());
+        let shadow = self.enforcement.spares(rejection, place);
+        self.tell(rejection, shadow, claims.as_ref());
+        if shadow { Ok(()) } else { Err(rejection) }
     }
 
     /// The answer to a request with these headers that is refused for `rejection`.
@@ -322,12 +464,42 @@ impl<I: IdentitySource> Guard<I> {
         &self.policy
     }
 
+    /// What of the policy is enforced now.
+    pub fn rollout(&self) -> Rollout {
+        self.enforcement.rollout()
+    }
+
+    /// Enforces more of the policy, or less, from the next request on.
+    ///
+    /// What a node no longer enforces it announces within a second. A publisher that waits for every node at just that
+    /// time may still take it for one that does.
+    ///
+    /// ```
+    /// # use std::{sync::Arc, time::Duration};
+    /// # use tower_revocation::{Guard, denylist::{Denylist, DenylistConfig, Staleness}, policy::Policy};
+    /// # use tower_revocation::{rollout::{Percent, Rollout, Shadow}, token::{FromExtension, Identity}};
+    /// # let denylist = Arc::new(Denylist::new(DenylistConfig::new(Staleness::refuse_after(Duration::from_secs(10)))));
+    /// let policy = Policy::default().shadow(Shadow::ALL);
+    /// let guard = Guard::new(denylist, FromExtension::<Identity>::new(), policy);
+    /// // Once the report looks right: for a tenth of the users.
+    /// guard.roll_out(Rollout { percent: Percent::whole(10), ..Rollout::COMPLETE });
+    /// assert_eq!(guard.rollout().percent, Percent::whole(10));
+    /// ```
+    pub fn roll_out(&self, rollout: Rollout) {
+        self.enforcement.change(rollout);
+    }
+
+    /// Who sends what is refused, or would be, since the guard was made.
+    pub fn report(&self) -> Report {
+        self.reporter.report()
+    }
+
     /// How many requests were refused since the start.
     pub fn refused(&self) -> u64 {
         self.counts.refused.sum()
     }
 
-    /// How many requests shadow mode would have refused since the start.
+    /// How many requests passed since the start that would have been refused, but for what is in shadow.
     pub fn would_refuse(&self) -> u64 {
         self.counts.shadowed.sum()
     }

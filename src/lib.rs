@@ -15,8 +15,27 @@
 //! A request's **identity** ([`token`]) comes from a source that the user chooses: verified by the layer itself
 //! ([`token::Verify`]), verified by a layer outside ([`token::FromExtension`]), or only looked at
 //! ([`token::Peek`]) where a verifier runs behind. The [`RevocationLayer`] asks the denylist and passes the
-//! request on, or refuses it with 401 (RFC 6750) or gRPC `UNAUTHENTICATED`. What a request leaves open is
-//! decided by a [`policy`].
+//! request on, or refuses it with 401 (RFC 6750 §3) or gRPC `UNAUTHENTICATED`. What a request leaves open is
+//! decided by a [`policy`], why one is refused is a [`reject::Rejection`], and what the client reads of it is
+//! built by a [`response::DenyResponse`]. The decision without tower is a [`Guard`], for doors of other kinds.
+//!
+//!
+//! Where each part is, from the first line to a fleet:
+//!
+//! | to | look at |
+//! | --- | --- |
+//! | put it in front of a service | [`RevocationLayer`]; [`RevocationLayer::asking`] where the list is larger than memory |
+//! | say whose tokens are accepted | [`token::Issuer`] and `token::JwtVerifier`; [`token::VerifiedClaims`] for claims of your own |
+//! | record and lift what is revoked | `Revocations::revoke`, `log_out`, `log_out_everywhere`, `lift`, `enable`; [`revocation::Revocation`] |
+//! | share it among nodes | `backend::connect`, `backend::Backend` for a store of your own; `Revocations::everywhere` |
+//! | choose what a node does that has lost touch | [`denylist::Staleness`]; [`policy::StaleRequests`] for some routes |
+//! | answer the revocation routes (RFC 7009 and others) | `endpoint::Endpoints`, `endpoint::FrontLayer` |
+//! | find users and their sessions | `directory`, `recorder` |
+//! | begin without refusing anybody | [`rollout`], [`report`], [`Guard::roll_out`] |
+//! | turn the clock in tests | [`time::ManualClock`] |
+//!
+//! The pages in `docs/` of the repository say more: what each route answers, what is promised across nodes, what each
+//! store survives, what it costs, and how to roll it out.
 //!
 //! # Start here
 //!
@@ -55,17 +74,18 @@
 //! | `jwt` | `token::JwtVerifier`: signed JWTs, with aws-lc | yes |
 //! | `endpoint` | the revocation routes, directories and the recorder (brings `sync`) | yes |
 //! | `signals` | Back-Channel Logout in and out, and security events (SSF, CAEP, RISC), pushed or polled | |
-//! | `mtls` | client authentication by certificate | |
-//! | `directory-file` | users from a TOML file | |
-//! | `sync` | backends, the replica task, `Revocations` (needs tokio) | with `endpoint` |
-//! | `jwks-http` | key sets fetched and refreshed over HTTPS | |
 //! | `introspection` | opaque tokens that their issuer is asked about (RFC 7662) | |
-//! | `sqlite` | the embedded durable backend | |
-//! | `postgres` | users from PostgreSQL | |
+//! | `sync` | backends, the replica task, `Revocations` (needs tokio); the backend in memory | with `endpoint` |
+//! | `sqlite` | the embedded durable backend; with `endpoint` users and the recorder's store in SQLite | |
+//! | `postgres` | the backend in PostgreSQL; with `endpoint` users from an application's own database | |
+//! | `redis` | the backend in Redis: one server, Sentinel or Cluster | |
+//! | `nats` | the backend in NATS JetStream | |
+//! | `jwks-http` | key sets fetched and refreshed over HTTP(S) | |
+//! | `mtls` | client authentication by certificate (RFC 8705) | |
 //! | `directory-file` | users from a TOML file, for the session and global routes | |
 //! | `status-list` | Token Status Lists: honoured, and published | |
 //! | `streams` | `streams`: ends what is open when its token is revoked | |
-//! | `tracing` | events and spans through the `tracing` facade | |
+//! | `tracing` | events and spans through the `tracing` facade, never a token among them | |
 //! | `metrics` | numbers and times through the `metrics` facade | |
 //! | `full` | all of it | |
 //!
@@ -73,6 +93,7 @@
 //!
 //! It does not authenticate users or authorize requests: what passes is *not revoked*, and with
 //! [`token::Verify`] also properly signed, in time and for this audience. Everything else is up to the service behind.
+//! `SECURITY.md` has the threat model: who can do what with which credential, and the test that shows it.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod asking;
@@ -100,8 +121,10 @@ pub mod policy;
 #[cfg(feature = "endpoint")]
 pub mod recorder;
 pub mod reject;
+pub mod report;
 pub mod response;
 pub mod revocation;
+pub mod rollout;
 #[cfg(feature = "status-list")]
 pub mod status_list;
 #[cfg(feature = "streams")]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::rollout::{Percent, Rollout, Shadow};
+
 /// A request without any token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NoToken {
@@ -65,7 +67,9 @@ pub struct Policy {
     pub(crate) missing_sid: MissingClaim,
     pub(crate) missing_iat: MissingIat,
     pub(crate) stale: StaleRequests,
-    pub(crate) shadow: bool,
+    pub(crate) rollout: Rollout,
+    /// What refuses nobody this time: only while a request is judged anew.
+    pub(crate) forgiven: Shadow,
     pub(crate) retry_after: Duration,
 }
 
@@ -77,7 +81,8 @@ impl Default for Policy {
             missing_sid: MissingClaim::default(),
             missing_iat: MissingIat::default(),
             stale: StaleRequests::default(),
-            shadow: false,
+            rollout: Rollout::COMPLETE,
+            forgiven: Shadow::NOTHING,
             retry_after: Duration::from_secs(1),
         }
     }
@@ -115,9 +120,15 @@ impl Policy {
         self
     }
 
-    /// Shadow mode: nothing is refused; what would be is counted and logged.
-    pub const fn shadow(mut self, shadow: bool) -> Self {
-        self.shadow = shadow;
+    /// What refuses nobody, and is only counted, reported and logged: nothing by default. [`Shadow::ALL`] refuses nothing.
+    pub const fn shadow(mut self, shadow: Shadow) -> Self {
+        self.rollout.shadow = shadow;
+        self
+    }
+
+    /// For how many of the users the rest is enforced: for everybody by default. The others are in shadow altogether.
+    pub const fn percent(mut self, percent: Percent) -> Self {
+        self.rollout.percent = percent;
         self
     }
 

@@ -1,4 +1,21 @@
 //! Why a request is refused, and what the answer says of it.
+//!
+//! Each refusal has its [`Rejection`] in the extensions of the answer, also where a closure of yours built it:
+//!
+//! ```
+//! use http::{Response, StatusCode};
+//! use tower_revocation::reject::Rejection;
+//!
+//! /// Outside the layer: what to count.
+//! fn reason<B>(response: &Response<B>) -> Option<&'static str> {
+//!     Some(response.extensions().get::<Rejection>()?.as_str())
+//! }
+//!
+//! let mut refused = Response::new(());
+//! refused.extensions_mut().insert(Rejection::MissingJti);
+//! assert_eq!(reason(&refused), Some("missing_jti"));
+//! assert_eq!((Rejection::MissingJti.status(), Rejection::MissingJti.grpc_status()), (StatusCode::UNAUTHORIZED, 16));
+//! ```
 
 use std::fmt;
 

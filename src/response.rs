@@ -1,4 +1,21 @@
 //! What a refused request is answered.
+//!
+//! [`Json`] is the default and [`Bare`] has no body; a closure builds whatever else a service answers with. Put the
+//! [`Denial`]'s status and headers into it, or clients miss the challenge (RFC 6750 §3):
+//!
+//! ```
+//! use http::Response;
+//! use tower_revocation::response::{Denial, DenyResponse};
+//!
+//! let deny = |denial: Denial| {
+//!     let mut response = Response::new(format!("{}, please log in again", denial.rejection.description()));
+//!     *response.status_mut() = denial.status();
+//!     *response.headers_mut() = denial.headers();
+//!     response
+//! };
+//! # fn takes(_: impl DenyResponse<String>) {}
+//! # takes(deny);
+//! ```
 
 use std::{fmt, sync::Arc};
 

@@ -1,4 +1,21 @@
 //! The clock that everything reads, so that tests can turn it.
+//!
+//! ```
+//! use std::{sync::Arc, time::Duration};
+//! use tower_revocation::{
+//!     denylist::{Denylist, DenylistConfig, Staleness, Why},
+//!     time::ManualClock,
+//! };
+//!
+//! let clock = Arc::new(ManualClock::at(1_800_000_000));
+//! let mut config = DenylistConfig::new(Staleness::refuse_after(Duration::from_secs(10)));
+//! config.clock = clock.clone();
+//! let denylist = Denylist::new(config);
+//! denylist.in_step_at(denylist.now());
+//! assert_eq!(denylist.not_ready(), None);
+//! clock.advance(Duration::from_secs(11));
+//! assert_eq!(denylist.not_ready(), Some(Why::Stale));
+//! ```
 
 use std::{fmt, time::Duration};
 

@@ -16,6 +16,7 @@ use tower_revocation::{
     policy::{MissingClaim, MissingIat, NoToken, Policy},
     response::Challenge,
     revocation::{Cutoff, Revocation, Scope},
+    rollout::Shadow,
     token::{
         Algorithm, Claims, FromExtension, Identity, Issuer, JwtVerifier, Keys, OpaqueKeys, Peek, VerifiedClaims,
         Verifier, VerifierBehind, Verify,
@@ -232,7 +233,7 @@ async fn rule16_a_jwt_without_jti() {
 #[tokio::test]
 async fn shadow_mode_counts_and_refuses_nothing() {
     let revocations = common::revocations().await;
-    let policy = Policy::default().shadow(true).no_token(NoToken::Deny);
+    let policy = Policy::default().shadow(Shadow::ALL).no_token(NoToken::Deny);
     let layer = RevocationLayer::with_policy(revocations.denylist().clone(), Verify::new(verifier()), policy);
     let guard = layer.guard().clone();
     let address = serve(app().layer(layer)).await;
@@ -427,7 +428,7 @@ async fn rule_12_the_cache_does_not_outlive_keys_and_audience() {
 #[tokio::test]
 async fn l6_missing_claims_are_counted_and_shadow_keeps_the_identity() {
     let revocations = common::revocations().await;
-    let policy = Policy::default().shadow(true);
+    let policy = Policy::default().shadow(Shadow::ALL);
     let source = Verify::new(verifier());
     let layer = RevocationLayer::with_policy(revocations.denylist().clone(), source, policy).insert_identity(true);
     let guard = layer.guard().clone();

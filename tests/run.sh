@@ -21,7 +21,8 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 
 # Command and the Debian package that brings it.
 needed=(cc:gcc setpriv:util-linux pkill:procps redis-server:redis-server nats-server:nats-server openssl:openssl
-  valgrind:valgrind chromium:chromium chromedriver:chromium-driver nginx:nginx haproxy:haproxy caddy:caddy python3:python3)
+  valgrind:valgrind chromium:chromium chromedriver:chromium-driver nginx:nginx haproxy:haproxy caddy:caddy python3:python3
+  curl:curl jq:jq)
 
 # Where Debian has daemons, which is not on the path of everybody.
 export PATH=$PATH:/usr/sbin

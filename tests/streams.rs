@@ -44,6 +44,7 @@ use tower_revocation::{
     policy::Policy,
     reject::Rejection,
     revocation::{Cutoff, REFRESHED, Revocation, Scope, ScopeKind},
+    rollout::Shadow,
     streams::{EndStreams, Ended, Opening},
     token::{Claims, Identity, Verifier as _, Verify},
 };
@@ -344,7 +345,7 @@ async fn at_expiry_where_that_is_asked_for() {
 
 #[tokio::test]
 async fn shadow_mode_counts_and_ends_nothing() {
-    let site = serve_with(EndStreams::default(), Policy::default().shadow(true)).await;
+    let site = serve_with(EndStreams::default(), Policy::default().shadow(Shadow::ALL)).await;
     let mut stream = site.begin("/sse", json!({"jti": "1"})).await;
     site.eventually_open(1).await;
     site.revoke(Scope::token(ISSUER, "1")).await;

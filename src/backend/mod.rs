@@ -44,7 +44,7 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    revocation::{Change, Lifetimes, ScopeHasher, ScopeKey, Unreadable},
+    revocation::{Change, Lifetimes, ScopeHasher, ScopeKey, ScopeKind, Unreadable},
     time::{Clock, Moment},
 };
 
@@ -244,8 +244,18 @@ pub struct NodeStatus {
     pub beat: u64,
     /// What it has applied; `None` while it loads.
     pub applied: Option<Position>,
-    /// Whether it refuses once stale. One that goes on serving never counts as enforcing.
+    /// Whether it refuses all that is revoked, and everything once stale. Else the next two say what it does not.
     pub enforces: bool,
+    /// Whether it goes on serving once stale: it never counts as enforcing then. Where it is neither this nor
+    /// [`shadows`](Self::shadows) anything, a node of an earlier version does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub serves_when_stale: bool,
+    /// The kinds of scopes that it does not refuse everywhere (see [`rollout`](crate::rollout)), a bit for each: the one
+    /// at the place of the [`ScopeKind`]'s number.
+    ///
+    /// [`ScopeKind`]: crate::revocation::ScopeKind
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub shadows: u32,
     /// After how long without a renewal it refuses.
     pub lease: Duration,
 }
@@ -253,13 +263,33 @@ pub struct NodeStatus {
 impl NodeStatus {
     /// A node that has just started, and applied nothing yet.
     pub fn new(node: impl Into<String>, enforces: bool, lease: Duration) -> Self {
-        Self { node: node.into(), session: crate::random::u64(), beat: 0, applied: None, enforces, lease }
+        Self {
+            node: node.into(),
+            session: crate::random::u64(),
+            beat: 0,
+            applied: None,
+            enforces,
+            serves_when_stale: false,
+            shadows: 0,
+            lease,
+        }
     }
 
     /// What a store keeps it under: its name and its session, so that no run of a node takes the place of another.
     pub fn key(&self) -> String {
         format!("{}/{:016x}", self.node, self.session)
     }
+
+    /// The kinds of scopes that it does not refuse everywhere.
+    pub fn shadowed_scopes(&self) -> impl Iterator<Item = ScopeKind> {
+        let shadows = self.shadows;
+        ScopeKind::ALL.into_iter().filter(move |kind| shadows & 1 << *kind as u32 != 0)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks for it")]
+const fn is_zero(bits: &u32) -> bool {
+    *bits == 0
 }
 
 /// What all nodes of a fleet must have in common; kept in the backend and compared at start.

@@ -10,6 +10,7 @@ mod entries;
 mod expiry;
 mod filter;
 mod freshness;
+mod lenience;
 mod mode;
 #[cfg(feature = "streams")]
 mod open;
@@ -20,6 +21,7 @@ mod tiered;
 mod verdict;
 mod visible;
 
+pub(crate) use self::lenience::Lenience;
 pub(crate) use self::quota::Batch;
 pub(crate) use self::tiered::Answers;
 #[cfg(feature = "sync")]
@@ -35,7 +37,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -145,8 +147,8 @@ pub struct Denylist {
     reserved: AtomicU64,
     /// Keys of which the filter said "maybe", and nothing was held.
     false_positives: AtomicU64,
-    /// Whether a guard serves from a stale list, whatever the list's own policy is.
-    serves_somewhere: AtomicBool,
+    /// What guards let through.
+    lenience: Lenience,
     #[cfg(feature = "streams")]
     streams: streams::Streams,
 }
@@ -263,7 +265,7 @@ impl Denylist {
             records: AtomicU64::new(0),
             reserved: AtomicU64::new(0),
             false_positives: AtomicU64::new(0),
-            serves_somewhere: AtomicBool::new(false),
+            lenience: Lenience::default(),
             #[cfg(feature = "streams")]
             streams: streams::Streams::default(),
         }
@@ -330,7 +332,13 @@ impl Denylist {
     /// The revocation that covers a token. Whatever the clock says, what is held denies.
     #[inline]
     pub(crate) fn revoked(&self, keys: &ScopeKeys, missing_iat: MissingIat) -> Option<Found> {
-        let remember = |generation| keys.set_clear(generation);
+        // What one policy lets pass for want of a time, another may refuse.
+        let lasts = missing_iat != MissingIat::Allow || keys.have_times();
+        let remember = |generation| {
+            if lasts {
+                keys.set_clear(generation);
+            }
+        };
         self.visible.unless_clear(|now| keys.are_clear(now), || self.look(keys, missing_iat), remember)
     }
 
@@ -551,15 +559,15 @@ impl Denylist {
         self.freshness.doubt(self.now())
     }
 
-    /// Whether this node refuses once it is stale, on every route.
+    /// Whether this node goes on serving once it is stale, on some route.
     #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle announces"))]
-    pub(crate) fn enforces(&self) -> bool {
-        !self.freshness.staleness().serves() && !self.serves_somewhere.load(Ordering::Relaxed)
+    pub(crate) fn serves_when_stale(&self) -> bool {
+        self.freshness.staleness().serves() || self.lenience.serves_when_stale()
     }
 
-    /// Some routes are served from a stale list.
-    pub(crate) fn serves_somewhere(&self) {
-        self.serves_somewhere.store(true, Ordering::Relaxed);
+    /// What its guards let through.
+    pub(crate) const fn lenience(&self) -> &Lenience {
+        &self.lenience
     }
 
     /// The limit of staleness and what follows.

@@ -1,4 +1,42 @@
 //! Who a user is, and which sessions and tokens belong together.
+//!
+//! [`ClaimsOnly`] knows nothing but what requests say; a file, a database and what a
+//! [`Recorder`](crate::recorder::Recorder) has seen are the others. Bring your own with [`Directory`]:
+//!
+//! ```
+//! use futures_util::future::{BoxFuture, FutureExt as _};
+//! use tower_revocation::directory::{Directory, DirectoryError, User};
+//!
+//! struct Accounts;
+//!
+//! impl Directory for Accounts {
+//!     fn find_users<'a>(
+//!         &'a self,
+//!         attribute: &'a str,
+//!         value: &'a str,
+//!         issuers: &'a [String],
+//!     ) -> BoxFuture<'a, Result<Vec<User>, DirectoryError>> {
+//!         async move {
+//!             // Only of these issuers: the caller has no say over others.
+//!             let found = attribute == "email" && value == "alice@example.com";
+//!             Ok(issuers.iter().filter(|_| found).map(|iss| User::new(iss, "alice")).collect())
+//!         }
+//!         .boxed()
+//!     }
+//!
+//!     fn sessions_of<'a>(&'a self, _: &'a User) -> BoxFuture<'a, Result<Vec<String>, DirectoryError>> {
+//!         async { Ok(Vec::new()) }.boxed()
+//!     }
+//!
+//!     fn session_of_token<'a>(
+//!         &'a self,
+//!         _: &'a str,
+//!         _: &'a str,
+//!     ) -> BoxFuture<'a, Result<Option<String>, DirectoryError>> {
+//!         async { Ok(None) }.boxed()
+//!     }
+//! }
+//! ```
 
 mod claims;
 #[cfg(feature = "directory-file")]

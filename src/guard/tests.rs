@@ -115,7 +115,7 @@ async fn a_door_that_cannot_wait_refuses() {
 
 #[tokio::test]
 async fn shadow_mode_counts_what_it_was_told() {
-    let site = Site::new(Policy { shadow: true, ..Policy::default() }, alice);
+    let site = Site::new(Policy::default().shadow(Shadow::ALL), alice);
     site.revoke(Scope::subject(ISS, "alice"));
     assert_eq!(site.ask().await.unwrap().identity().unwrap().sub(), Some("alice"));
     assert_eq!((site.guard.refused(), site.guard.would_refuse()), (0, 1));

@@ -85,7 +85,7 @@ const FOUND: [&str; 3] = ["thread", "shared", "nowhere"];
 
 /// The states of nodes.
 #[cfg(feature = "sync")]
-const STATES: [&str; 3] = ["live", "serves_stale", "silent"];
+const STATES: [&str; 4] = ["live", "serves_stale", "in_shadow", "silent"];
 
 impl Metrics {
     /// Those of a list that something else than [`Revocations`](crate::sync) keeps in step.
@@ -239,6 +239,7 @@ fn publish_sync(revocations: &Revocations) {
 fn state(node: &Node) -> &'static str {
     match node.silent_for > node.status.lease {
         true => "silent",
+        false if node.status.shadows != 0 && !node.status.serves_when_stale => "in_shadow",
         false if !node.status.enforces => "serves_stale",
         false => "live",
     }

@@ -1,4 +1,16 @@
 //! What a revocation is: the scope it is about, the cutoff it sets, and how two of them merge.
+//!
+//! ```
+//! use tower_revocation::revocation::{Cutoff, Revocation, Scope, ScopeKind};
+//!
+//! // One session, for ever; and what a user was issued until a moment (Unix seconds), whatever comes later.
+//! let session = Revocation::new(Scope::session("https://issuer.example/", "s-1")).reason("laptop stolen");
+//! let user = Revocation::new(Scope::subject("https://issuer.example/", "alice")).cutoff(Cutoff::at(1_800_000_000));
+//! assert_eq!((session.scope().kind(), user.scope().kind()), (ScopeKind::Session, ScopeKind::Subject));
+//! // A login within that second is refused, one second later it is not.
+//! let cutoff = Cutoff::at(1_800_000_000);
+//! assert_eq!((cutoff.covers(1_800_000_000), cutoff.covers(1_800_000_001)), (true, false));
+//! ```
 
 mod change;
 mod cutoff;

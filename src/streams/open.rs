@@ -19,6 +19,7 @@ use crate::{
         streams::{Registered, Told},
     },
     reject::Rejection,
+    rollout::Place,
     token::{Carried, ScopeKeys, VerifiedClaims, VerifyError},
 };
 
@@ -49,6 +50,8 @@ pub struct Open {
     exp: u64,
     waiting: Option<Box<Waiting>>,
     phase: Phase,
+    /// Where its user stands in a roll-out.
+    place: Option<Place>,
 }
 
 /// What it waits for besides the denylist.
@@ -75,7 +78,7 @@ const NEVER: u64 = u64::MAX;
 const LOOK: Duration = Duration::from_secs(60 * 60);
 
 impl Open {
-    pub(super) fn new(streams: Streams, keys: &ScopeKeys, exp: Option<u64>) -> Self {
+    pub(super) fn new(streams: Streams, keys: &ScopeKeys, place: Option<Place>, exp: Option<u64>) -> Self {
         let shared = &streams.0;
         let registered = shared.denylist.register(keys, shared.terms);
         let waiting = registered.as_ref().filter(|registered| registered.unclear).map(|_| {
@@ -83,7 +86,7 @@ impl Open {
             let asking = async move { denylist.ask(&keys, missing_iat).await };
             Box::new(Waiting::Backend(Box::pin(asking)))
         });
-        Self { streams, registered, exp: exp.unwrap_or(NEVER), waiting, phase: Phase::Good }
+        Self { streams, registered, exp: exp.unwrap_or(NEVER), waiting, phase: Phase::Good, place }
     }
 
     /// Waits until it is to end, and says why. Cheap to call again and again.
@@ -104,7 +107,9 @@ impl Open {
         let told = shared.denylist.poll_stream(&registered.ticket, shared.terms.ends_when_stale, context.waker());
         match (told, self.phase) {
             (Told::Revoked(kind), _) => return self.revoked(Reason::Revoked(kind), context),
-            (Told::Stale(why), _) if !shared.shadow => return self.over(Rejection::Unknown(why)),
+            (Told::Stale(why), _) if !self.is_spared(Rejection::Unknown(why)) => {
+                return self.over(Rejection::Unknown(why));
+            }
             (Told::Nothing, Phase::Grace) => {
                 // The revocation was lifted.
                 (self.phase, self.waiting) = (Phase::Good, None);
@@ -117,7 +122,7 @@ impl Open {
             match answer {
                 Ok(None) => {}
                 Ok(Some(reason)) => return self.revoked(reason, context),
-                Err(why) if self.streams.0.shadow => return self.shadowed(Rejection::Unknown(why)),
+                Err(why) if self.is_spared(Rejection::Unknown(why)) => return self.shadowed(Rejection::Unknown(why)),
                 Err(why) => return self.over(Rejection::Unknown(why)),
             }
         }
@@ -129,10 +134,10 @@ impl Open {
     pub fn renew(&mut self, claims: &impl VerifiedClaims) {
         let streams = self.streams.clone();
         let carried = Carried::of(&claims.claims(), &streams.0.denylist);
-        let keys = carried.keys.only(streams.0.options.kinds);
+        let (keys, place) = streams.watched(&carried.keys);
         // What is over stays over.
         if !matches!(self.phase, Phase::Over(_)) {
-            *self = Self::new(streams, &keys, carried.exp);
+            *self = Self::new(streams, &keys, place, carried.exp);
         }
     }
 
@@ -143,7 +148,7 @@ impl Open {
 
     fn revoked(&mut self, reason: Reason, context: &mut Context<'_>) -> Poll<Rejection> {
         let (rejection, shared) = (Rejection::Revoked(reason), &self.streams.0);
-        if shared.shadow {
+        if self.is_spared(rejection) {
             return self.shadowed(rejection);
         }
         let grace = shared.options.grace;
@@ -164,7 +169,7 @@ impl Open {
             let left = end.saturating_mul(1000).saturating_sub(self.streams.0.denylist.exact_now().wall);
             let rejection = Rejection::Token(VerifyError::Expired);
             if left == 0 {
-                return if self.streams.0.shadow { self.shadowed(rejection) } else { self.over(rejection) };
+                return if self.is_spared(rejection) { self.shadowed(rejection) } else { self.over(rejection) };
             }
             if self.waiting.is_none() {
                 // Wall clocks are stepped, and timers know nothing of that.
@@ -178,6 +183,10 @@ impl Open {
                 None => return self.over(rejection),
             }
         }
+    }
+
+    fn is_spared(&self, rejection: Rejection) -> bool {
+        self.streams.0.enforcement.spares(rejection, self.place)
     }
 
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Option<Poll<()>> {

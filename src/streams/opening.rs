@@ -6,9 +6,11 @@ use super::{EndStreams, Open};
 use crate::{
     Guard, Passed,
     denylist::{Denylist, streams::Terms},
+    guard::Enforcement,
     policy::{Policy, StaleRequests},
     reject::Rejection,
     response::{Challenge, Denial},
+    rollout::{Place, Shadow},
     token::{Carried, Head, IdentitySource, ScopeKeys},
 };
 
@@ -20,7 +22,7 @@ pub(super) struct Shared {
     pub(super) denylist: Arc<Denylist>,
     pub(super) options: EndStreams,
     pub(super) terms: Terms,
-    pub(super) shadow: bool,
+    pub(super) enforcement: Arc<Enforcement>,
     challenge: Arc<Challenge>,
     dpop: bool,
     retry_after: u64,
@@ -37,6 +39,7 @@ impl Streams {
     pub(crate) fn new(
         denylist: Arc<Denylist>,
         policy: &Policy,
+        enforcement: Arc<Enforcement>,
         options: EndStreams,
         (challenge, dpop): (Arc<Challenge>, bool),
     ) -> Self {
@@ -51,7 +54,21 @@ impl Streams {
             ends_when_stale: options.when_stale && refuses_stale,
         };
         let retry_after = policy.retry_after.as_secs().max(1);
-        Self(Arc::new(Shared { denylist, options, terms, shadow: policy.shadow, challenge, dpop, retry_after }))
+        Self(Arc::new(Shared { denylist, options, terms, enforcement, challenge, dpop, retry_after }))
+    }
+}
+
+impl Streams {
+    /// The keys that end what is opened with them, as far as that is rolled out now, and where their user stands. Kinds of
+    /// scopes in shadow must not hide another.
+    pub(super) fn watched(&self, keys: &ScopeKeys) -> (ScopeKeys, Option<Place>) {
+        let (place, shared) = (keys.place(), &*self.0);
+        let kinds = match shared.enforcement.rollout().shadow_of(place) {
+            // Nothing ends, and what would have is counted.
+            Shadow::ALL => shared.options.kinds,
+            some => shared.options.kinds & !some.scopes(),
+        };
+        (keys.only(kinds), place)
     }
 }
 
@@ -72,20 +89,21 @@ pub struct Opening(Arc<Inner>);
 struct Inner {
     streams: Streams,
     keys: ScopeKeys,
+    place: Option<Place>,
     exp: Option<u64>,
 }
 
 impl Opening {
     pub(super) fn new(streams: Streams, carried: Carried) -> Self {
         let Carried { keys, exp } = carried;
-        let keys = keys.only(streams.0.options.kinds);
-        Self(Arc::new(Inner { streams, keys, exp }))
+        let (keys, place) = streams.watched(&keys);
+        Self(Arc::new(Inner { streams, keys, place, exp }))
     }
 
     /// Registers a stream: from now on, and for as long as what this returns is kept, it hears of revocations.
     pub fn open(&self) -> Open {
-        let Inner { streams, keys, exp } = &*self.0;
-        Open::new(streams.clone(), keys, *exp)
+        let Inner { streams, keys, place, exp } = &*self.0;
+        Open::new(streams.clone(), keys, *place, *exp)
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -102,7 +120,13 @@ impl fmt::Debug for Opening {
 impl<I: IdentitySource> Guard<I> {
     /// Ends streams of requests that this guard lets pass.
     pub fn streams(&self, options: EndStreams) -> Streams {
-        Streams::new(Arc::clone(self.denylist()), self.policy(), options, self.challenges())
+        Streams::new(
+            Arc::clone(self.denylist()),
+            self.policy(),
+            Arc::clone(self.enforcement()),
+            options,
+            self.challenges(),
+        )
     }
 
     /// What a request that passed may open; `None` where it carries no token, or nothing is to end.

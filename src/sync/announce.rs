@@ -87,8 +87,11 @@ impl Announcements {
         let mut status = NodeStatus::new(node, false, lease);
         loop {
             status.beat += 1;
-            status.enforces = denylist.enforces();
+            // Applied first: what a node is heard to have applied, it was heard to enforce or not after that.
             status.applied = state.borrow_and_update().applied.clone();
+            status.serves_when_stale = denylist.serves_when_stale();
+            status.shadows = denylist.lenience().shadowed();
+            status.enforces = !status.serves_when_stale && status.shadows == 0;
             let (sent, began) = (denylist.now(), Instant::now());
             match tokio::time::timeout(PATIENCE, backend.heartbeat(&status)).await {
                 Ok(Ok(list)) => {

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use super::{Revocations, RevokeError};
 use crate::{
     backend::{BackendError, BackendErrorKind},
+    revocation::ScopeKind,
     spans,
 };
 
@@ -37,6 +38,8 @@ pub enum Lag {
     Behind,
     /// It serves on while stale ([`Staleness::serve_after`](crate::denylist::Staleness::serve_after)), so it never counts.
     ServesStale,
+    /// Some of its guards do not refuse all that is revoked for a scope of such a kind: see [`rollout`](crate::rollout).
+    Shadows,
 }
 
 impl Everywhere {
@@ -51,6 +54,7 @@ impl fmt::Display for Unconfirmed {
         let why = match self.why {
             Lag::Behind => "behind",
             Lag::ServesStale => "serves while stale",
+            Lag::Shadows => "in shadow",
         };
         write!(f, "{} ({why})", self.node)
     }
@@ -82,9 +86,19 @@ impl Revocations {
     ///
     /// Where the backend does not answer within `limit`.
     pub async fn everywhere(&self, limit: Duration) -> Result<Everywhere, RevokeError> {
+        self.everywhere_of(&ScopeKind::ALL, limit).await
+    }
+
+    /// The same for revocations of scopes of these kinds: a node that has others in shadow counts as enforcing.
+    ///
+    /// # Errors
+    ///
+    /// Where the backend does not answer within `limit`.
+    pub async fn everywhere_of(&self, kinds: &[ScopeKind], limit: Duration) -> Result<Everywhere, RevokeError> {
+        let kinds = kinds.iter().fold(0, |bits, kind| bits | 1 << *kind as u32);
         #[cfg(feature = "metrics")]
         let began = tokio::time::Instant::now();
-        let outcome = spans::everywhere(self.wait_everywhere(limit)).await;
+        let outcome = spans::everywhere(self.wait_everywhere(kinds, limit)).await;
         #[cfg(feature = "metrics")]
         crate::metrics::EVERYWHERE.increment(&[match &outcome {
             Ok(everywhere) if everywhere.is_complete() => {
@@ -97,7 +111,7 @@ impl Revocations {
         outcome
     }
 
-    async fn wait_everywhere(&self, limit: Duration) -> Result<Everywhere, RevokeError> {
+    async fn wait_everywhere(&self, kinds: u32, limit: Duration) -> Result<Everywhere, RevokeError> {
         let inner = &*self.inner;
         let unavailable = || {
             let what = format!("asking the backend what the nodes have applied: no answer within {limit:?}");
@@ -115,7 +129,7 @@ impl Revocations {
             if read.is_ok() {
                 let now = inner.denylist.now();
                 let ago = Duration::from_millis(now.monotonic.saturating_sub(recorded.monotonic));
-                let unconfirmed = inner.announcements.fleet().unconfirmed(&position, ago, now);
+                let unconfirmed = inner.announcements.fleet().unconfirmed(&position, kinds, ago, now);
                 let waits = unconfirmed.iter().any(|node| node.why == Lag::Behind);
                 known = Some(Everywhere { unconfirmed });
                 if !waits {

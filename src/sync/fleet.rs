@@ -92,12 +92,16 @@ impl Fleet {
         self.nodes(now).into_iter().filter(gone).map(|node| node.status).collect()
     }
 
-    /// The nodes of which it is not known that they refuse what was stored at `position`, which was `ago`.
-    pub(super) fn unconfirmed(&self, position: &Position, ago: Duration, now: Moment) -> Vec<Unconfirmed> {
+    /// The nodes of which it is not known that they refuse what was stored at `position`, which was `ago`, and is about
+    /// scopes of these kinds, a bit for each.
+    pub(super) fn unconfirmed(&self, position: &Position, kinds: u32, ago: Duration, now: Moment) -> Vec<Unconfirmed> {
         let lag = |node: &Node| {
             let status = &node.status;
-            if !status.enforces {
+            if status.serves_when_stale || !status.enforces && status.shadows == 0 {
                 return Some(Lag::ServesStale);
+            }
+            if status.shadows & kinds != 0 {
+                return Some(Lag::Shadows);
             }
             let applied = status.applied.as_ref().is_some_and(|applied| applied >= position);
             // What it serves by is younger than its lease: by then it has heard, or refuses.

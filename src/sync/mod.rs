@@ -1,4 +1,24 @@
 //! Keeps a denylist in step with its backend, and records what is revoked.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use std::time::Duration;
+//! # use tower_revocation::{Revocations, backend::Memory, denylist::Staleness, sync::SyncConfig};
+//! use tower_revocation::{revocation::{Revocation, Scope}, sync::Revoked};
+//!
+//! let mut config = SyncConfig::new(Staleness::refuse_after(Duration::from_secs(10)));
+//! config.node = "gateway-1".to_owned();
+//! let revocations = Revocations::start(Memory::new(), config).await?;
+//!
+//! // Once this returns it is durable, and refused here.
+//! let scope = Scope::subject("https://issuer.example/", "alice");
+//! if let Revoked::Recorded { id, .. } = revocations.revoke(Revocation::new(scope.clone())).await? {
+//!     // A mistake: what was seen is taken back, and nothing that came later.
+//!     revocations.lift(&scope, &[id], "help desk").await?;
+//! }
+//! revocations.shutdown().await;
+//! # Ok(()) }
+//! ```
 
 #[cfg(feature = "signals")]
 mod accounts;

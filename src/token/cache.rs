@@ -45,18 +45,22 @@ pub(crate) struct Verified {
     /// Where its status is told, where status lists count.
     #[cfg(feature = "status-list")]
     pub(crate) listed: Option<crate::status_list::Listed>,
+    /// Whether it has no `jti`, no `sid` or no `iat`.
+    pub(crate) lacks_claims: bool,
     /// Of the verifier, read before it judged.
     epoch: u64,
 }
 
 impl Verified {
     pub(crate) fn new(token: &str, identity: Identity, keys: ScopeKeys, epoch: u64) -> Self {
+        let lacks_claims = identity.jti().is_none() || identity.sid().is_none() || identity.iat().is_none();
         Self {
             token: token.as_bytes().into(),
             identity,
             keys,
             #[cfg(feature = "status-list")]
             listed: None,
+            lacks_claims,
             epoch,
         }
     }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{OpaqueDigest, StatusClaim, StatusKept, StatusRef};
-use crate::revocation::{Scope, ScopeHasher, ScopeKey, ScopeKind};
+use crate::{
+    revocation::{Scope, ScopeHasher, ScopeKey, ScopeKind},
+    rollout::Place,
+};
 
 /// What revocation needs to know of one token, borrowed from wherever its verified claims are.
 ///
@@ -252,11 +255,35 @@ impl ScopeKeys {
         }
     }
 
+    /// Where its user stands in a roll-out; without one its session, without that the token. All of its keys must be here.
+    pub(crate) fn place(&self) -> Option<Place> {
+        let keys = || self.keys[..self.count as usize].iter();
+        let of = |kind| keys().find(|key| ScopeKey::from_u128(**key).kind() == kind);
+        let kinds =
+            [ScopeKind::Subject, ScopeKind::Session, ScopeKind::Token, ScopeKind::SigningInput, ScopeKind::OpaqueToken];
+        kinds.into_iter().find_map(of).map(|key| Place::of(*key))
+    }
+
+    /// The same but for the keys whose kind has its bit in `kinds`.
+    pub(crate) fn without(&self, kinds: u32) -> Self {
+        let (iat, since) = (self.iat, self.since);
+        // Whether these are clear says nothing of all of them.
+        let mut rest = Self { keys: [0; Self::PLACES], clear: AtomicU64::new(0), count: 0, kinds: 0, iat, since };
+        self.among(!kinds).for_each(|(_, key)| rest.put(ScopeKey::from_u128(key)));
+        rest
+    }
+
     /// Whom the token is for: its user, or its client where it names none.
     pub(crate) fn source(&self) -> Option<ScopeKey> {
         let keys = || self.keys[..self.count as usize].iter().map(|key| ScopeKey::from_u128(*key));
         let of = |kind| keys().find(|key| key.kind() == kind);
         of(ScopeKind::Subject).or_else(|| of(ScopeKind::Client)).or_else(|| keys().next())
+    }
+
+    /// Whether they say when the token was issued.
+    #[inline]
+    pub(crate) const fn have_times(&self) -> bool {
+        self.iat != Self::NONE
     }
 
     /// The time to hold against a cutoff of this kind: `iat`, or the earlier `auth_time` where a refresh must not help.

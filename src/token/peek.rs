@@ -1,13 +1,13 @@
 use super::{
     Extractor, VerifyError,
-    source::{Asked, Found, Head, Source, check_claims, check_revoked, check_times},
+    source::{Asked, Found, Head, Reported, Source, check_claims, check_revoked, check_times, count_missing},
     strict::{ClaimNames, EncodedJws, Malformed, Members, Part},
 };
 #[cfg(feature = "streams")]
 use super::{Verified, source::Carried};
 #[cfg(feature = "streams")]
 use crate::denylist::Denylist;
-use crate::reject::Rejection;
+use crate::{reject::Rejection, revocation::ScopeHasher, rollout::Place};
 
 /// Says in so many words that a verifier runs behind this layer.
 ///
@@ -75,7 +75,9 @@ impl Source for Peek {
         let claims = members.claims(names).map_err(malformed)?;
         check_times(claims.iat, claims.exp, context)?;
         let claims = claims.as_claims(iss, jws.signing_input);
-        check_claims(&claims, context)?;
+        // Whose it says it is goes nowhere: nobody has verified it.
+        count_missing(&claims, Reported::None, context);
+        check_claims(&claims, context.policy)?;
         #[cfg(feature = "status-list")]
         if let Some(lists) = context.lists {
             lists.peek(iss, claims.status, context.now)?;
@@ -100,5 +102,17 @@ impl Source for Peek {
         let (iss, names) = self.issuers.iter().find(|(name, _)| *name == iss)?;
         let claims = members.claims(names).ok()?;
         Some(Carried::of(&claims.as_claims(iss, jws.signing_input), denylist))
+    }
+
+    /// By what the token says of itself: the verifier behind refuses who says something else.
+    fn place(&self, head: Head<'_>, hasher: &ScopeHasher) -> Option<Place> {
+        let jws = EncodedJws::split(self.extractor.token(head.headers, head.uri).ok()??).ok()?;
+        let (mut payload, mut members) = (Part::new(), Members::default());
+        jws.payload(&mut payload).ok()?;
+        members.read(&payload).ok()?;
+        let iss = members.string("iss").ok()??;
+        let (iss, names) = self.issuers.iter().find(|(name, _)| *name == iss)?;
+        let claims = members.claims(names).ok()?;
+        claims.as_claims(iss, jws.signing_input).keys(hasher).place()
     }
 }

@@ -3,9 +3,9 @@ use std::{fmt, future::Future, iter, pin::Pin, sync::Arc};
 use super::{
     Claims, ScopeKeys, VerifiedClaims as _,
     cache::Verified,
-    source::{Context, check_claims, check_times},
+    source::{Context, Reported, check_claims, check_times, count_missing},
 };
-use crate::reject::Rejection;
+use crate::{reject::Rejection, rollout::Place};
 
 /// A token that cannot be judged by what is at hand: its request waits at a door that can wait, and is refused elsewhere.
 #[allow(clippy::large_enum_variant, reason = "it is boxed as a whole")]
@@ -41,6 +41,14 @@ pub(crate) struct Known {
 }
 
 impl Question {
+    /// Where its user stands in a roll-out.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self {
+            Self::Backend(known) => known.place(),
+            Self::Elsewhere { verified, .. } => verified.as_ref().and_then(|verified| verified.keys.place()),
+        }
+    }
+
     /// What is known of the token without an answer.
     pub(crate) fn into_verified(self) -> Option<Arc<Verified>> {
         match self {
@@ -82,9 +90,18 @@ impl Known {
     /// The policies for claims that are left out, where nobody has looked yet.
     pub(crate) fn check_claims(&self, context: Context<'_>) -> Result<(), Rejection> {
         match &self.verified {
-            Some(verified) if self.is_new => check_claims(&verified.identity.claims(), context),
+            Some(verified) if self.is_new => {
+                let claims = verified.identity.claims();
+                count_missing(&claims, Reported::Each, context);
+                check_claims(&claims, context.policy)
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Where its user stands in a roll-out.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.keys.place()
     }
 
     /// Its times, as the doors hold them against the clock on every request.

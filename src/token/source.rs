@@ -29,6 +29,9 @@ use crate::{
     denylist::{Denylist, Found as Held, OutOfBounds, Why, bounds},
     policy::{MissingClaim, MissingIat, Policy, StaleRequests},
     reject::Rejection,
+    report::Claim,
+    revocation::ScopeHasher,
+    rollout::{Place, Rule},
     time::Moment,
 };
 
@@ -124,6 +127,21 @@ pub(super) mod sealed {
             denylist: &super::Denylist,
             verified: Option<&super::Verified>,
         ) -> Option<super::Carried>;
+
+        /// The claims behind a request that was verified outside.
+        #[doc(hidden)]
+        #[expect(private_interfaces, reason = "sealed: only this crate calls it")]
+        fn vouched<'a>(&self, head: super::Head<'a>) -> Option<super::Claims<'a>> {
+            let _ = head;
+            None
+        }
+
+        /// Where the user stands in a roll-out, of a token that [`judge`](Self::judge) refused without saying whose it is.
+        #[doc(hidden)]
+        #[expect(private_interfaces, reason = "sealed: only this crate calls it")]
+        fn place(&self, head: super::Head<'_>, hasher: &super::ScopeHasher) -> Option<super::Place> {
+            self.vouched(head)?.keys(hasher).place()
+        }
     }
 }
 
@@ -139,35 +157,101 @@ impl<T: sealed::Source> IdentitySource for T {}
 /// Refuses what no revocation could ever reach.
 #[inline]
 pub(super) fn check_times(iat: Option<u64>, exp: Option<u64>, context: Context<'_>) -> Result<(), VerifyError> {
-    bounds::check(iat, exp, context.denylist.lifetimes(), context.now).map_err(|out| match out {
+    bounds::check(iat, exp, context.denylist.lifetimes(), context.now).or_else(|out| out_of_bounds(out, iat, context))
+}
+
+#[cold]
+fn out_of_bounds(out: OutOfBounds, iat: Option<u64>, context: Context<'_>) -> Result<(), VerifyError> {
+    let error = match out {
         OutOfBounds::Expired => VerifyError::Expired,
         OutOfBounds::LivesTooLong => VerifyError::LivesTooLong,
         OutOfBounds::Future => VerifyError::NotYetValid,
         OutOfBounds::Absurd => VerifyError::Malformed,
-    })
+    };
+    if !context.policy.forgiven.covers(Rejection::Token(error)) {
+        return Err(error);
+    }
+    if out != OutOfBounds::LivesTooLong {
+        return Ok(());
+    }
+    // What is looked at after that counts as before: whether it claims to be issued in the future.
+    let now = context.now.unix();
+    check_times(iat.map(|iat| iat.max(now)), Some(now.saturating_add(1)), context)
+}
+
+/// Whose missing claims are reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reported {
+    /// Nobody's: the token is not verified.
+    None,
+    /// Each token's.
+    Each,
+    /// Each of the first, then some: requests that pass are counted here.
+    Some,
+}
+
+/// Counts the claims that are left out, whatever the policy is: the number says what a stricter one would do.
+#[inline]
+pub(super) fn count_missing(claims: &Claims<'_>, reported: Reported, context: Context<'_>) {
+    let missing = &context.counts.missing;
+    let count = |there: bool, count: &AtomicU64, claim| {
+        // What is judged anew was counted already.
+        if !there && context.policy.forgiven.is_nothing() {
+            let before = count.fetch_add(1, Ordering::Relaxed);
+            report_missing(claim, before, claims, reported, context);
+        }
+    };
+    count(claims.jti.is_some(), &missing.jti, Claim::Jti);
+    count(claims.sid.is_some(), &missing.sid, Claim::Sid);
+    count(claims.iat.is_some(), &missing.iat, Claim::Iat);
+}
+
+/// How many are reported each, before one in so many stands for the others.
+const REPORTED_EACH: u64 = 4096;
+const REPORTED_THEN: u64 = 64;
+
+#[inline]
+fn report_missing(claim: Claim, before: u64, claims: &Claims<'_>, reported: Reported, context: Context<'_>) {
+    let stands_for = match reported {
+        Reported::None => return,
+        Reported::Some if before >= REPORTED_EACH => {
+            if !before.is_multiple_of(REPORTED_THEN) {
+                return;
+            }
+            REPORTED_THEN
+        }
+        Reported::Each | Reported::Some => 1,
+    };
+    if let Some(report) = &context.counts.missing.report {
+        report.missing(claim, claims, stands_for, context.now.unix());
+    }
 }
 
 /// The policies for claims that are left out.
 #[inline]
-pub(super) fn check_claims(claims: &Claims<'_>, context: Context<'_>) -> Result<(), Rejection> {
-    let Context { policy, counts: Counts { missing, .. }, .. } = context;
-    // Counted whatever the policy is: the number says what a stricter one would do.
-    let check = |there: bool, count: &AtomicU64, deny: bool, rejection| {
-        if there {
-            return Ok(());
-        }
-        count.fetch_add(1, Ordering::Relaxed);
-        if deny { Err(rejection) } else { Ok(()) }
-    };
-    check(claims.jti.is_some(), &missing.jti, policy.missing_jti == MissingClaim::Deny, Rejection::MissingJti)?;
-    check(claims.sid.is_some(), &missing.sid, policy.missing_sid == MissingClaim::Deny, Rejection::MissingSid)?;
-    check(claims.iat.is_some(), &missing.iat, policy.missing_iat == MissingIat::Deny, Rejection::MissingIat)
+pub(super) fn check_claims(claims: &Claims<'_>, policy: &Policy) -> Result<(), Rejection> {
+    let check = |there: bool, deny: bool, rejection| if there || !deny { Ok(()) } else { Err(rejection) };
+    check(claims.jti.is_some(), policy.missing_jti == MissingClaim::Deny, Rejection::MissingJti)?;
+    check(claims.sid.is_some(), policy.missing_sid == MissingClaim::Deny, Rejection::MissingSid)?;
+    check(claims.iat.is_some(), policy.missing_iat == MissingIat::Deny, Rejection::MissingIat)
+}
+
+/// What the denylist says, without what is forgiven.
+#[inline]
+pub(super) fn look_up(keys: &ScopeKeys, context: Context<'_>) -> Option<Held> {
+    let held = context.denylist.revoked(keys, context.policy.missing_iat)?;
+    if context.policy.forgiven.is_nothing() { Some(held) } else { look_up_without(keys, context) }
+}
+
+#[cold]
+fn look_up_without(keys: &ScopeKeys, context: Context<'_>) -> Option<Held> {
+    context.denylist.revoked(&keys.without(context.policy.forgiven.scopes()), context.policy.missing_iat)
 }
 
 /// The verdict of the denylist as a result. What is unclear is refused: nobody asks for a token that is not verified.
 #[inline]
 pub(super) fn check_revoked(keys: &ScopeKeys, context: Context<'_>) -> Result<(), Rejection> {
-    match context.denylist.revoked(keys, context.policy.missing_iat) {
+    match look_up(keys, context) {
         None => check_fresh(context),
         Some(Held::Revoked(reason)) => Err(Rejection::Revoked(reason)),
         Some(Held::Unclear) => check_fresh(context).and(Err(Rejection::Unknown(Why::NotAsked))),
@@ -200,11 +284,17 @@ fn serve_stale(doubt: Why, context: Context<'_>) -> Result<(), Rejection> {
         StaleRequests::Serve => true,
         StaleRequests::Refuse => false,
     };
+    if context.policy.forgiven.has_rule(Rule::Unknown) {
+        return Ok(());
+    }
     // Serving on was chosen for a backend that is away, not for a list that nobody keeps.
     if doubt != Why::Stale || !serves || context.denylist.is_abandoned() {
         return Err(Rejection::Unknown(doubt));
     }
-    context.counts.served_stale.fetch_add(1, Ordering::Relaxed);
+    // What is judged anew was counted already.
+    if context.policy.forgiven.is_nothing() {
+        context.counts.served_stale.fetch_add(1, Ordering::Relaxed);
+    }
     Ok(())
 }
 
@@ -254,7 +344,8 @@ impl<T: VerifiedClaims> sealed::Source for FromExtension<T> {
         if let Some((iat, exp)) = times(&verified) {
             check_times(iat, exp, context)?;
         }
-        check_claims(&verified, context)?;
+        count_missing(&verified, Reported::Some, context);
+        check_claims(&verified, context.policy)?;
         #[cfg(feature = "status-list")]
         if let Some(unclear) = listed::by_claims(&verified, context)? {
             return Ok(unclear);
@@ -286,6 +377,10 @@ impl<T: VerifiedClaims> sealed::Source for FromExtension<T> {
             None => Some(Carried::of(&claims.claims(), denylist)),
         }
     }
+
+    fn vouched<'a>(&self, head: Head<'a>) -> Option<Claims<'a>> {
+        head.extensions.get::<T>().map(VerifiedClaims::claims)
+    }
 }
 
 impl<T> fmt::Debug for FromExtension<T> {
@@ -315,7 +410,6 @@ enum Opaque {
 
 impl Opaque {
     /// What opaque tokens are digested with.
-    #[cfg(feature = "streams")]
     const fn keys(&self) -> &OpaqueKeys {
         match self {
             Self::Passed(keys) => keys,
@@ -368,13 +462,16 @@ impl<V: Verifier> Verify<V> {
     fn verify(&self, token: &str, epoch: u64, context: Context<'_>) -> Result<Arc<Verified>, Rejection> {
         context.counts.step(Step::NotCached);
         let identity = self.verifier.verify(token, context.now.unix())?;
-        check_claims(&identity.claims(), context)?;
+        count_missing(&identity.claims(), Reported::Each, context);
         let keys = identity.claims().keys(context.denylist.hasher());
         let verified = Verified::new(token, identity, keys, epoch);
         #[cfg(feature = "status-list")]
         let verified = listed::located(verified, context)?;
         let verified = Arc::new(verified);
-        self.cache.insert(Arc::clone(&verified));
+        // What was left out of a second look must not be left out of the next first one.
+        if context.policy.forgiven.is_nothing() {
+            self.cache.insert(Arc::clone(&verified));
+        }
         Ok(verified)
     }
 
@@ -420,12 +517,19 @@ impl<V: Verifier> sealed::Source for Verify<V> {
             }
         };
         // Time changes no generation: it is compared on every request.
-        check_times(verified.identity.iat(), verified.identity.exp(), context)?;
+        if let Err(error) = check_times(verified.identity.iat(), verified.identity.exp(), context) {
+            return Ok(Found::Refused(error.into(), verified));
+        }
+        if verified.lacks_claims
+            && let Err(rejection) = check_claims(&verified.identity.claims(), context.policy)
+        {
+            return Ok(Found::Refused(rejection, verified));
+        }
         #[cfg(feature = "status-list")]
         if let Some(held) = listed::by_verified(&verified, context) {
             return Ok(held);
         }
-        if let Some(held) = context.denylist.revoked(&verified.keys, context.policy.missing_iat) {
+        if let Some(held) = look_up(&verified.keys, context) {
             return Ok(not_clear(held, verified, context));
         }
         if let Err(doubt) = check_fresh(context) {
@@ -449,6 +553,13 @@ impl<V: Verifier> sealed::Source for Verify<V> {
             return known;
         }
         joined_with_digests(known, opaque.keys(), token, denylist)
+    }
+
+    fn place(&self, head: Head<'_>, hasher: &ScopeHasher) -> Option<Place> {
+        let credential = self.extractor.find(head.headers, head.uri).ok().flatten()?;
+        let opaque = self.opaque.as_ref().filter(|_| !CompactJws::looks_like(credential.token()))?;
+        let digest = opaque.keys().digests(credential.token().as_bytes()).next()?;
+        Claims::default().opaque(&digest).keys(hasher).place()
     }
 }
 

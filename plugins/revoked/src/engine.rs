@@ -17,7 +17,9 @@ use tower_revocation::{
     metrics::Metrics,
     recorder::{Recorder, Replay},
     reject::Rejection,
+    report::Report,
     response::Denial,
+    rollout::Rollout,
     status_list::{StatusListPublisher, StatusLists},
     streams::EndStreamsLayer,
     sync::StartError,
@@ -44,6 +46,8 @@ pub struct Engine {
     vouched: Arc<Guard<FromExtension<Identity>>>,
     /// The same as `guard`, for operators who ask about a token: nothing is counted that no client sent.
     probe: Guard<Source>,
+    /// The same, by the whole policy.
+    strict_probe: Guard<Source>,
     lists: Option<StatusLists>,
     published: Option<Arc<StatusListPublisher>>,
     extractor: Extractor,
@@ -86,7 +90,7 @@ pub struct Switch {
 pub struct Counts {
     /// Requests that were refused.
     pub refused: u64,
-    /// Requests that shadow mode would have refused.
+    /// Requests that passed, and would have been refused but for what is in shadow.
     pub would_refuse: u64,
     /// Requests that were served while the list was stale.
     pub served_stale: u64,
@@ -202,17 +206,20 @@ impl Engine {
 
         let mut source = Verify::new(Arc::clone(&verifiers.access)).extractor(extractor.clone());
         let mut probe = Verify::new(Arc::clone(&verifiers.access));
+        let mut strict_probe = Verify::new(Arc::clone(&verifiers.access));
         let mut learns = None;
         if let (Some(section), Some(keys)) = (&config.introspection, &keys) {
             let asked = || parts::introspection(&config, section, keys.clone());
             source = source.introspect(asked()?);
             probe = probe.introspect(asked()?);
+            strict_probe = strict_probe.introspect(asked()?);
         }
         let opaque = keys.clone();
         let published = parts::published_list(&config, denylist, run).await?;
         if let (Some(section), Some(keys)) = (&config.recorder, keys) {
             source = source.opaque(keys.clone());
             probe = probe.opaque(keys.clone());
+            strict_probe = strict_probe.opaque(keys.clone());
             let issuer = section.issuer.clone().unwrap_or_else(|| config.issuer[0].issuer.clone());
             let store = parts::recorder_store(&config, section, run).await?;
             let mut recorder = Recorder::new(revocations.clone(), store, keys.clone(), issuer)
@@ -226,16 +233,19 @@ impl Engine {
             }
             learns = Some(Learns { recorder });
         }
-        let policy = parts::policy(&config);
+        let rollout = parts::rollout(&config)?;
+        let policy = parts::policy(&config).shadow(rollout.shadow).percent(rollout.percent);
         let mut guard = Guard::new(Arc::clone(denylist), source, policy).challenge(challenge.clone());
         let vouched = FromExtension::new().extractor(extractor.clone());
         let mut vouched = Guard::new(Arc::clone(denylist), vouched, policy).challenge(challenge);
         let mut probe = Guard::new(Arc::clone(denylist), probe, policy);
+        let mut strict_probe = Guard::new(Arc::clone(denylist), strict_probe, parts::policy(&config));
         let lists = parts::status_lists(&config, &verifiers.access)?;
         if let Some(lists) = &lists {
             guard = guard.status_lists(lists.clone());
             vouched = vouched.status_lists(lists.clone());
             probe = probe.status_lists(lists.clone());
+            strict_probe = strict_probe.status_lists(lists.clone());
         }
         let vouched = Arc::new(vouched);
         let guard = Arc::new(guard);
@@ -262,6 +272,7 @@ impl Engine {
             guard,
             vouched,
             probe,
+            strict_probe,
             lists,
             published,
             extractor,
@@ -292,10 +303,12 @@ impl Engine {
             client: config.client,
             certificate_header: config.certificate_header,
             issuer: config.issuer,
+            rollout: config.rollout,
             directory: config.directory,
             transmitter: with_polls_of(config.transmitter, &running.transmitter),
             ..(*running).clone()
         };
+        let rollout = parts::rollout(&config)?;
         let verifiers = Verifiers::new(&config)?;
         if !Arc::ptr_eq(&verifiers.access, &verifiers.any) && Arc::ptr_eq(&self.verifiers.access, &self.verifiers.any) {
             let what = "was off for every issuer at the start; turning it on needs a restart";
@@ -313,6 +326,9 @@ impl Engine {
         .await?;
         self.verifiers.replace(&config)?;
         self.routes.store(Arc::new(routes));
+        self.guard.roll_out(rollout);
+        self.vouched.roll_out(rollout);
+        self.probe.roll_out(rollout);
         self.config.store(Arc::new(config));
         Ok(stays)
     }
@@ -372,11 +388,12 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Where it is not known, or the store does not answer in time.
+    /// Where it is not known, or the store does not answer in time, and that is not in shadow.
     pub async fn known(&self, identity: Option<&Identity>, uri: &Uri, headers: &HeaderMap) -> Result<(), Rejection> {
         // What stands there otherwise, the guard has judged.
         let credential = self.extractor.find(headers, uri).ok().flatten();
-        self.known_token(identity, credential.map(|credential| credential.token())).await
+        let known = self.known_token(identity, credential.map(|credential| credential.token())).await;
+        known.or_else(|rejection| self.guard.reject(rejection, identity))
     }
 
     async fn known_token(&self, identity: Option<&Identity>, token: Option<&str>) -> Result<(), Rejection> {
@@ -406,21 +423,30 @@ impl Engine {
         }
     }
 
-    /// What the doors would say of a request with this token, without counting it as one.
-    ///
-    /// # Errors
-    ///
-    /// Where it would be refused.
-    pub async fn probe(&self, token: &str) -> Result<Passed, Rejection> {
+    /// What the doors would say of a request with this token, without counting it as one; the second: what they would
+    /// refuse it for, but for the roll-out.
+    pub async fn probe(&self, token: &str) -> (Result<Passed, Rejection>, Option<Rejection>) {
+        let strictly = self.probe_with(&self.strict_probe, token).await;
+        if self.guard.rollout() == Rollout::COMPLETE {
+            return (strictly, None);
+        }
+        let judged = self.probe_with(&self.probe, token).await;
+        let shadowed = if judged.is_ok() { strictly.err() } else { None };
+        (judged, shadowed)
+    }
+
+    async fn probe_with(&self, guard: &Guard<Source>, token: &str) -> Result<Passed, Rejection> {
         let mut headers = HeaderMap::new();
         let malformed = Rejection::Credential(ExtractError::Malformed);
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| malformed)?;
         value.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, value);
         let (uri, none) = (Uri::from_static("/"), Extensions::new());
-        let passed = self.probe.check_or_ask(&Method::GET, &uri, &headers, &none).await?;
-        if self.asks() {
-            self.known_token(passed.identity(), Some(token)).await?;
+        let passed = guard.check_or_ask(&Method::GET, &uri, &headers, &none).await?;
+        if self.asks()
+            && let Err(rejection) = self.known_token(passed.identity(), Some(token)).await
+        {
+            guard.reject(rejection, passed.identity())?;
         }
         Ok(passed)
     }
@@ -542,6 +568,11 @@ impl Engine {
     /// What is measured: of the doors, the replica and its store.
     pub fn metrics(&self) -> Metrics {
         Metrics::of(&self.revocations).guard(Arc::clone(&self.guard)).guard(Arc::clone(&self.vouched))
+    }
+
+    /// Who sends what is refused at a door, or would be.
+    pub fn report(&self) -> Report {
+        self.guard.report().joined(self.vouched.report())
     }
 
     /// Who users are, as the configuration has it now.

@@ -17,6 +17,7 @@ use tower_revocation::{
     recorder::{MemoryStore, Recorder, RecorderStore, SqliteStore},
     response::Challenge,
     revocation::{Lifetimes, ScopeKind},
+    rollout::{Rollout, Shadow},
     status_list::{
         MemoryIndex, SqliteIndex, Status, StatusIndex, StatusListPublisher, StatusLists, StatusListsBuilder,
         StatusPlace, Unavailable,
@@ -87,6 +88,15 @@ fn lifetimes(config: &Config) -> Lifetimes {
     }
 }
 
+/// What of the policy is enforced, and for whom.
+pub(crate) fn rollout(config: &Config) -> Result<Rollout, Fault> {
+    let mut shadow = Shadow::NOTHING;
+    for name in &config.rollout.shadow {
+        shadow = shadow.and(name.parse().map_err(|error| Fault::new("rollout.shadow", error))?);
+    }
+    Ok(Rollout { shadow, percent: config.rollout.percent.0 })
+}
+
 /// What is done about what requests leave open.
 pub(crate) fn policy(config: &Config) -> Policy {
     let tokens = &config.tokens;
@@ -94,7 +104,7 @@ pub(crate) fn policy(config: &Config) -> Policy {
         config::NoToken::Pass => NoToken::Pass,
         config::NoToken::Deny => NoToken::Deny,
     };
-    let missing_jti = match tokens.missing_jti {
+    let missing = |missing| match missing {
         config::Missing::Allow => MissingClaim::Allow,
         config::Missing::Deny => MissingClaim::Deny,
     };
@@ -103,7 +113,11 @@ pub(crate) fn policy(config: &Config) -> Policy {
         config::MissingIat::Deny => MissingIat::Deny,
         config::MissingIat::Allow => MissingIat::Allow,
     };
-    Policy::default().no_token(no_token).missing_jti(missing_jti).missing_iat(missing_iat)
+    Policy::default()
+        .no_token(no_token)
+        .missing_jti(missing(tokens.missing_jti))
+        .missing_sid(missing(tokens.missing_sid))
+        .missing_iat(missing_iat)
 }
 
 /// What ends what is open.

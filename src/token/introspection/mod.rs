@@ -26,7 +26,7 @@ use super::{
     ClaimNames, Claims, Extractor, OpaqueKeys,
     extract::Glance,
     question::{Known, Question},
-    source::{Asked, Context, Found, Head, check_fresh, check_times, sealed},
+    source::{Asked, Context, Found, Head, check_claims, check_fresh, check_times, look_up, sealed},
 };
 #[cfg(feature = "streams")]
 use crate::{denylist::Denylist, token::Verified};
@@ -188,7 +188,6 @@ impl Introspection {
     }
 
     /// What tokens are digested with.
-    #[cfg(feature = "streams")]
     pub(super) const fn digests(&self) -> &OpaqueKeys {
         &self.digests
     }
@@ -201,7 +200,7 @@ impl Introspection {
         for digest in self.digests.digests(token.as_bytes()) {
             let keys = Claims::default().opaque(&digest).keys(context.denylist.hasher());
             // Where only the backend can tell, it is asked after the issuer.
-            if let Some(Listed::Revoked(reason)) = context.denylist.revoked(&keys, context.policy.missing_iat) {
+            if let Some(Listed::Revoked(reason)) = look_up(&keys, context) {
                 return Err(Rejection::Revoked(reason));
             }
         }
@@ -225,11 +224,13 @@ impl Introspection {
             Outcome::Active { verified, digests } => (verified, digests),
         };
         // Time changes no generation: it is compared on every request.
-        check_times(verified.identity.iat(), verified.identity.exp(), context)?;
-        check_policies(&verified.identity.claims(), context.policy)?;
+        let times = check_times(verified.identity.iat(), verified.identity.exp(), context).map_err(Rejection::Token);
+        if let Err(rejection) = times.and_then(|()| check_claims(&verified.identity.claims(), context.policy)) {
+            return Ok(Found::Refused(rejection, Arc::clone(verified)));
+        }
         let mut unclear = false;
         for keys in digests.iter().chain([&verified.keys]) {
-            match context.denylist.revoked(keys, context.policy.missing_iat) {
+            match look_up(keys, context) {
                 None => {}
                 Some(Listed::Unclear) => unclear = true,
                 Some(Listed::Revoked(reason)) => {
@@ -246,21 +247,6 @@ impl Introspection {
         }
         Ok(Found::Clear(Some(Arc::clone(verified))))
     }
-}
-
-/// The policies for claims that are left out; they were counted when the issuer told them.
-#[inline]
-fn check_policies(claims: &Claims<'_>, policy: &Policy) -> Result<(), Rejection> {
-    if policy.missing_jti == MissingClaim::Deny && claims.jti.is_none() {
-        return Err(Rejection::MissingJti);
-    }
-    if policy.missing_sid == MissingClaim::Deny && claims.sid.is_none() {
-        return Err(Rejection::MissingSid);
-    }
-    if policy.missing_iat == MissingIat::Deny && claims.iat.is_none() {
-        return Err(Rejection::MissingIat);
-    }
-    Ok(())
 }
 
 impl fmt::Debug for Introspection {

@@ -27,11 +27,12 @@ pub(super) struct Check {
 
 pub(super) async fn answer(inner: &Inner, Check { token }: Check) -> Response<AdminBody> {
     let revocations = inner.engine.revocations();
-    let judged = inner.engine.probe(token.expose()).await;
-    let (verdict, reason, detail) = match &judged {
-        Ok(_) => ("allow", "not_revoked", "nothing that this node knows revokes it".to_owned()),
-        Err(rejection @ Rejection::Unknown(_)) => ("unknown", rejection.as_str(), rejection.to_string()),
-        Err(rejection) => ("deny", rejection.as_str(), rejection.to_string()),
+    let (judged, shadowed) = inner.engine.probe(token.expose()).await;
+    let (verdict, reason, detail) = match (&judged, &shadowed) {
+        (Ok(_), Some(rejection)) => ("allow", rejection.as_str(), format!("in shadow: {rejection}")),
+        (Ok(_), None) => ("allow", "not_revoked", "nothing that this node knows revokes it".to_owned()),
+        (Err(rejection @ Rejection::Unknown(_)), _) => ("unknown", rejection.as_str(), rejection.to_string()),
+        (Err(rejection), _) => ("deny", rejection.as_str(), rejection.to_string()),
     };
     // What is refused for its time or a revocation still tells whose it is.
     let now = revocations.denylist().exact_now().unix();
@@ -46,6 +47,7 @@ pub(super) async fn answer(inner: &Inner, Check { token }: Check) -> Response<Ad
         "verdict": verdict,
         "reason": reason,
         "detail": detail,
+        "shadow": shadowed.is_some(),
         "identity": identity.as_ref().map(claims),
         "revocations": found,
     });

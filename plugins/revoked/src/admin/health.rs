@@ -10,6 +10,7 @@ use tower_revocation::{
 use super::{
     Inner,
     answer::{self, AdminBody},
+    report,
 };
 
 pub(super) fn live() -> Response<AdminBody> {
@@ -79,6 +80,7 @@ pub(super) fn status_document(inner: &Inner) -> Value {
         "staleness": staleness.map(|staleness| staleness.as_secs_f64()),
         "stale_after": policy.after().as_secs_f64(),
         "serves_when_stale": policy.serves(),
+        "rollout": report::rollout(inner),
         "applied": applied.map(|position| position.to_string()),
         "records": records,
         "budget": budget,
@@ -117,6 +119,7 @@ pub(super) fn nodes_document(inner: &Inner) -> Value {
                 "applied": node.status.applied.as_ref().map(ToString::to_string),
                 "behind": newest.and_then(|newest| behind(node.status.applied.as_ref()?, newest)),
                 "enforces": node.status.enforces,
+                "shadows": node.status.shadowed_scopes().map(|kind| kind.as_str()).collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -149,6 +152,7 @@ fn behind(place: &Position, newest: &Position) -> Option<Value> {
 pub(super) fn state(node: &Node) -> &'static str {
     match node.silent_for > node.status.lease {
         true => "silent",
+        false if node.status.shadows != 0 && !node.status.serves_when_stale => "in_shadow",
         false if !node.status.enforces => "serves_stale",
         false => "live",
     }

@@ -16,6 +16,7 @@ mod metrics;
 mod openapi;
 mod page;
 mod preview;
+mod report;
 mod revoke;
 mod route;
 mod scope;
@@ -129,6 +130,7 @@ impl Inner {
             Call::Ready => Ok(health::ready(self)),
             Call::Status => Ok(health::status(self)),
             Call::Nodes => Ok(health::nodes(self)),
+            Call::Report => Ok(report::answer(self)),
             Call::Metrics => Ok(metrics::answer(self)),
             Call::OpenApi => Ok(openapi::answer()),
             Call::List => list::answer(self, &query).await,

@@ -186,12 +186,32 @@ fn schemas() -> Value {
             "verdict": { "enum": ["allow", "deny", "unknown"] },
             "reason": text(),
             "detail": text(),
+            "shadow": { "type": "boolean", "description": "It passes only since what refuses it is in shadow." },
             "identity": { "type": ["object", "null"] },
             "revocations": {
                 "type": ["array", "null"], "items": of("Revocation"),
                 "description": "Those that reach it; null: the store cannot be asked.",
             },
         }), &["verdict", "reason", "detail", "identity", "revocations"]),
+        "Rollout": object(json!({
+            "shadow": { "type": "array", "items": { "type": "string" }, "description": "What refuses nobody." },
+            "percent": { "type": "number", "description": "For how many of the users the rest is enforced." },
+        }), &["shadow", "percent"]),
+        "Report": object(json!({
+            "since": { "type": "integer", "description": "Unix seconds." },
+            "rollout": of("Rollout"),
+            "refused_in_all": count(),
+            "would_refuse_in_all": count(),
+            "missing": { "type": "array", "items": object(json!({
+                "sender": { "enum": ["client", "others", "unknown"] }, "iss": maybe("string"), "client_id": maybe("string"),
+                "jti": count(), "sid": count(), "iat": count(), "last_seen": count(),
+            }), &["sender", "iss", "client_id", "jti", "sid", "iat", "last_seen"]) },
+            "refused": { "type": "array", "items": object(json!({
+                "sender": { "enum": ["client", "others", "unknown"] }, "iss": maybe("string"), "client_id": maybe("string"),
+                "reason": text(), "scope": maybe("string"), "refused": count(), "would_refuse": count(), "last_seen": count(),
+            }), &["sender", "iss", "client_id", "reason", "scope", "refused", "would_refuse", "last_seen"]) },
+            "left_out": { "type": "integer", "description": "Counted in all, and in no row." },
+        }), &["since", "rollout", "refused_in_all", "would_refuse_in_all", "missing", "refused", "left_out"]),
         "Endpoints": object(json!({
             "endpoints": {
                 "type": "object",
@@ -219,6 +239,7 @@ fn schemas() -> Value {
             "staleness": { "type": ["number", "null"], "description": "Seconds; null: not loaded yet." },
             "stale_after": { "type": "number", "description": "Seconds." },
             "serves_when_stale": { "type": "boolean" },
+            "rollout": of("Rollout"),
             "applied": maybe("string"), "records": count(), "budget": count(), "over_budget": { "type": "boolean" },
             "scopes": { "type": "object", "additionalProperties": count() },
             "compared": count(), "repaired": count(), "written_back": count(),
@@ -231,7 +252,7 @@ fn schemas() -> Value {
         "Nodes": object(json!({ "nodes": list("Node") }), &["nodes"]),
         "Node": object(json!({
             "node": text(),
-            "state": { "enum": ["live", "serves_stale", "silent"] },
+            "state": { "enum": ["live", "serves_stale", "in_shadow", "silent"] },
             "silent_for": { "type": "number", "description": "Seconds." },
             "lease": { "type": "number", "description": "Seconds." },
             "applied": maybe("string"),
@@ -243,7 +264,8 @@ fn schemas() -> Value {
                 ],
             },
             "enforces": { "type": "boolean" },
-        }), &["node", "state", "silent_for", "lease", "applied", "behind", "enforces"]),
+            "shadows": { "type": "array", "items": { "type": "string" }, "description": "Kinds of scopes that it does not refuse everywhere." },
+        }), &["node", "state", "silent_for", "lease", "applied", "behind", "enforces", "shadows"]),
         "Text": text(),
         "Object": { "type": "object" },
     })

@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use tower_revocation::{
-    revocation::{Cutoff, Revocation, RevocationId, Scope},
+    revocation::{Cutoff, Revocation, RevocationId, Scope, ScopeKind},
     sync::{Everywhere, Revoked, Unconfirmed},
     token::{Verifier as _, VerifyError},
 };
@@ -118,7 +118,14 @@ pub(super) async fn revoke(inner: &Inner, asked: Revoke) -> Result<Response<Admi
     });
     if wait == Wait::All {
         let limit = Duration::from_secs(wait_limit.unwrap_or(WAIT).min(LONGEST_WAIT));
-        let everywhere = revocations.everywhere(limit).await;
+        // What was coarsened is refused as the wider scope.
+        let kinds = match &outcome {
+            Revoked::Recorded { .. } if grants.is_none_or(|ended| ended == 0) => vec![scope.kind()],
+            Revoked::Widened { scope: wider, .. } => vec![wider.kind()],
+            // By what, nobody says.
+            _ => ScopeKind::ALL.to_vec(),
+        };
+        let everywhere = revocations.everywhere_of(&kinds, limit).await;
         confirm(
             everywhere.map(|Everywhere { unconfirmed, .. }| unconfirmed).map_err(|error| error.to_string()),
             &answer,

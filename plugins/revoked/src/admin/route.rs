@@ -24,6 +24,7 @@ pub(super) enum Call {
     OpenApi,
     Status,
     Nodes,
+    Report,
     List,
     Revoke,
     Lift,
@@ -146,6 +147,13 @@ pub(super) const ROUTES: &[Route] = &[
         call: Call::Nodes,
         summary: "The nodes of the fleet that announced themselves lately",
         answers: &[ok("The nodes, by name.", "Nodes")],
+        ..GET
+    },
+    Route {
+        path: "/api/v1/report",
+        call: Call::Report,
+        summary: "Which clients send what is refused, or would be, and tokens without jti, sid or iat",
+        answers: &[ok("Since the start of this node, most first.", "Report")],
         ..GET
     },
     Route {

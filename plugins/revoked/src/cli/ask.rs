@@ -87,6 +87,7 @@ async fn ask(command: Command, connection: Connection) -> Result<Exit, Failure> 
         Command::Denials { form } => denials(&connection, form).await,
         Command::Status { form } => status(&connection, form).await,
         Command::Nodes { form } => nodes(&connection, form).await,
+        Command::Report { form } => report(&connection, form).await,
         Command::Endpoints { name, to, form } => endpoints(&connection, name.zip(to), form).await,
         Command::Import { file } => import(&connection, &file).await,
         Command::Export { file } => {
@@ -307,6 +308,7 @@ async fn status(connection: &Connection, form: Form) -> Result<Exit, Failure> {
             ("version", print::word(&said["version"])),
             ("ready", print::word(&said["ready"])),
             ("why not", all(&said["why"])),
+            ("rollout", rollout(&said["rollout"])),
             ("staleness", print::seconds(&said["staleness"])),
             ("stale after", print::seconds(&said["stale_after"])),
             ("applied", print::word(&said["applied"])),
@@ -343,6 +345,48 @@ fn behind(behind: &Value) -> String {
         (Some(amount), Some(unit)) => format!("{amount} {}", print::plain(unit)),
         _ => "-".to_owned(),
     }
+}
+
+/// What is enforced, in a sentence.
+fn rollout(rollout: &Value) -> String {
+    let shadow: Vec<_> = rollout["shadow"].as_array().into_iter().flatten().map(print::word).collect();
+    let percent = print::word(&rollout["percent"]);
+    match shadow.is_empty() {
+        true => format!("for {percent}% of the users"),
+        false => format!("for {percent}% of the users; in shadow: {}", shadow.join(", ")),
+    }
+}
+
+async fn report(connection: &Connection, form: Form) -> Result<Exit, Failure> {
+    let said = connection.success(Method::GET, "/api/v1/report", None).await?;
+    if form.raw(&said) {
+        return Ok(Exit::Done);
+    }
+    let sender = |row: &Value| match row["sender"].as_str() {
+        Some("client") => [print::word(&row["client_id"]), print::word(&row["iss"])],
+        other => [format!("({})", other.unwrap_or("unknown")), "-".to_owned()],
+    };
+    let cells = |row: &Value, names: &[&str]| {
+        let counts = names.iter().map(|name| print::word(&row[*name]));
+        counts.chain([print::time(&row["last_seen"])]).chain(sender(row)).collect::<Vec<_>>()
+    };
+    print::pairs(&[
+        ("since", print::time(&said["since"])),
+        ("enforced", rollout(&said["rollout"])),
+        ("refused", print::word(&said["refused_in_all"])),
+        ("would be refused", print::word(&said["would_refuse_in_all"])),
+        ("left out", print::word(&said["left_out"])),
+    ]);
+    let rows = |name: &str, columns: &[&str]| {
+        said[name].as_array().into_iter().flatten().map(|row| cells(row, columns)).collect::<Vec<_>>()
+    };
+    say!("");
+    let head = ["WOULD REFUSE", "REFUSED", "REASON", "SCOPE", "LAST SEEN", "CLIENT", "ISSUER"];
+    print::table(&head, &rows("refused", &["would_refuse", "refused", "reason", "scope"]));
+    say!("");
+    let head = ["NO JTI", "NO SID", "NO IAT", "LAST SEEN", "CLIENT", "ISSUER"];
+    print::table(&head, &rows("missing", &["jti", "sid", "iat"]));
+    Ok(Exit::Done)
 }
 
 async fn endpoints(connection: &Connection, turn: Option<(String, OnOff)>, form: Form) -> Result<Exit, Failure> {

@@ -133,6 +133,11 @@ enum Command {
         #[command(flatten)]
         form: Form,
     },
+    /// Says who sends what is refused, or would be but for the roll-out, and tokens without `jti`, `sid` or `iat`.
+    Report {
+        #[command(flatten)]
+        form: Form,
+    },
     /// Lists the revocation endpoints, or turns one on or off until the configuration is read anew.
     Endpoints {
         /// Which one: token, session, global.

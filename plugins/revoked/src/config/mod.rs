@@ -3,6 +3,7 @@
 //! `docs/revoked.md` lists the keys. What a key means is settled by the part of the daemon that reads it.
 
 mod duration;
+mod percent;
 mod read;
 mod secret;
 
@@ -16,6 +17,7 @@ use serde::Deserialize;
 
 pub use self::{
     duration::Span,
+    percent::Percent,
     read::{ConfigError, Fault, at, load, parse},
     secret::Secret,
 };
@@ -60,6 +62,9 @@ pub struct Config {
     /// Where tokens sit, and what they must be like.
     #[serde(default)]
     pub tokens: Tokens,
+    /// What is enforced already, and for whom.
+    #[serde(default)]
+    pub rollout: Rollout,
     /// Whose tokens are accepted.
     #[serde(default)]
     pub issuer: Vec<Issuer>,
@@ -273,6 +278,8 @@ pub struct Tokens {
     pub no_token: NoToken,
     /// Tokens without `jti`.
     pub missing_jti: Missing,
+    /// Tokens without `sid`.
+    pub missing_sid: Missing,
     /// Tokens without `iat`.
     pub missing_iat: MissingIat,
     /// Tokens whose session nobody knows.
@@ -298,6 +305,7 @@ impl Default for Tokens {
             unused: Vec::new(),
             no_token: NoToken::Pass,
             missing_jti: Missing::Allow,
+            missing_sid: Missing::Allow,
             missing_iat: MissingIat::DenyIfCutoff,
             unknown_session: Missing::Allow,
             leeway: Span::secs(60),
@@ -307,6 +315,22 @@ impl Default for Tokens {
             resource_metadata: None,
             challenge_scope: None,
         }
+    }
+}
+
+/// `[rollout]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Rollout {
+    /// What refuses nobody and is only reported: `all`, kinds of scopes, rules.
+    pub shadow: Vec<String>,
+    /// For how many of the users the rest is enforced.
+    pub percent: Percent,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self { shadow: Vec::new(), percent: Percent(tower_revocation::rollout::Percent::EVERYBODY) }
     }
 }
 

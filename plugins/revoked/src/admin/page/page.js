@@ -108,7 +108,7 @@ function showStatus(status) {
   if (statuses++ % 10 === 0) showEndpoints();
 }
 
-const STATES = { live: ['live', 'good'], serves_stale: ['goes on while stale', 'wait'], silent: ['silent', 'bad'] };
+const STATES = { live: ['live', 'good'], serves_stale: ['goes on while stale', 'wait'], in_shadow: ['in shadow', 'wait'], silent: ['silent', 'bad'] };
 
 function showNodes(nodes) {
   const live = nodes.filter((node) => node.state === 'live').length;
