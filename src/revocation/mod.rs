@@ -98,6 +98,8 @@ pub struct Revocation {
     revoked_by: Option<String>,
     ban: bool,
     implied: bool,
+    /// `None`: a random one.
+    id: Option<RevocationId>,
 }
 
 /// Whose token a self-service revocation is about; its entries count against these two.
@@ -123,6 +125,7 @@ impl Revocation {
             revoked_by: None,
             ban: false,
             implied: false,
+            id: None,
         }
     }
 
@@ -235,6 +238,13 @@ impl Revocation {
         self
     }
 
+    /// Gives it this id, so that the same decision again is no other record of its scope.
+    #[cfg(feature = "signals")]
+    pub(crate) const fn named(mut self, id: RevocationId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
     #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle records"))]
     pub(crate) const fn is_implied(&self) -> bool {
         self.implied
@@ -288,7 +298,7 @@ impl Revocation {
         };
         Record::new(
             hasher.key(&self.scope),
-            RevocationId::random(),
+            self.id.unwrap_or_else(RevocationId::random),
             cutoff,
             retain_until,
             &Detail { scope: Some(self.scope), reason: self.reason, revoked_by: self.revoked_by, revoked_at: now },

@@ -267,10 +267,19 @@ impl StatusLists {
 
     /// Whether the token may pass, once its list is here: for as long as was set.
     pub(crate) async fn ask(&self, listed: &Listed) -> Result<(), Rejection> {
-        let mut state = listed.place.state.subscribe();
-        self.0.keep(&listed.place);
-        // After a failure there is nothing to wait for until the task tries again.
-        let fetched = state.wait_for(|state| !state.fetching);
+        let place = &listed.place;
+        let mut state = place.state.subscribe();
+        let fetched = async {
+            // A fetch that was under way may bring what has run out already: the next one does not.
+            for _ in 0..2 {
+                self.0.keep(place);
+                let _ = state.wait_for(|state| !state.fetching).await;
+                // After a failure there is nothing to wait for until the task tries again.
+                if place.has_failed() || !matches!(self.standing(listed, self.0.settings.clock.now()), Standing::Ask) {
+                    break;
+                }
+            }
+        };
         let _ = timeout(self.0.settings.wait, fetched).await;
         match self.standing(listed, self.0.settings.clock.now()) {
             Standing::Clear => Ok(()),

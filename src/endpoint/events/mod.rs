@@ -36,8 +36,9 @@ use super::{
     users,
 };
 use crate::{
+    backend::digest,
     directory::{Directory, User},
-    revocation::{Cutoff, Revocation, Scope},
+    revocation::{Cutoff, Revocation, RevocationId, Scope},
     sync::{Account, Word},
     token::{Expiry, JwtConfigError, JwtVerifier},
 };
@@ -351,8 +352,11 @@ impl Told<'_> {
         Ok(iss)
     }
 
+    /// The same event again makes the same record.
     fn revoke(&self, scope: Scope) -> Revocation {
-        Revocation::new(scope).reason(self.set.event.as_str()).revoked_by(self.by)
+        let [a, b, c, d, e, f, g, h, ..] = digest([self.by, &self.set.jti].map(str::as_bytes));
+        let id = RevocationId::from_u64(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+        Revocation::new(scope).reason(self.set.event.as_str()).revoked_by(self.by).named(id)
     }
 
     fn cut_off(&self, scope: Scope) -> Revocation {
