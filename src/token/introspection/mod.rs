@@ -30,12 +30,7 @@ use super::{
 };
 #[cfg(feature = "streams")]
 use crate::{denylist::Denylist, token::Verified};
-use crate::{
-    denylist::Found as Listed,
-    policy::{MissingClaim, MissingIat, Policy},
-    reject::Rejection,
-    token::VerifiedClaims as _,
-};
+use crate::{denylist::Found as Listed, policy::MissingClaim, reject::Rejection, token::VerifiedClaims as _};
 
 /// Asks an issuer's introspection endpoint (RFC 7662) who is behind a token that only the issuer understands.
 ///
