@@ -90,7 +90,7 @@ run_tests() {
 step 'format' cargo fmt --all --check
 step 'clippy, everything' cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 step 'clippy, no features' cargo clippy --quiet --locked --lib --no-default-features -- -D warnings
-for feature in jwt sync endpoint jwks-http sqlite postgres redis nats mtls directory-file tracing metrics; do
+for feature in jwt sync endpoint jwks-http introspection signals status-list streams sqlite postgres redis nats mtls directory-file tracing metrics; do
   step "clippy, only $feature" cargo clippy --quiet --locked --lib --no-default-features --features "$feature" -- -D warnings
 done
 step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --quiet --locked --workspace --no-deps --all-features

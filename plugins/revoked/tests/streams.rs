@@ -34,8 +34,8 @@ impl Watched {
     }
 
     async fn metric(&self, name: &str) -> u64 {
-        let ask = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-        let metrics = send(self.admin, ask).await.text();
+        let ask = format!("GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.admin);
+        let metrics = send(self.admin, &ask).await.text();
         let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("revoked_{name} ")));
         line.unwrap_or_else(|| panic!("no {name}: {metrics}")).parse().unwrap()
     }

@@ -35,12 +35,14 @@ pub fn unix() -> u64 {
 }
 
 /// A JWT with these claims over the usual ones.
+/// With these claims besides the usual ones; one that is null is left out.
 pub fn jwt(claims: Value) -> String {
     let mut all = json!({ "iss": ISSUER, "aud": "api", "sub": "alice", "sid": "s1", "jti": "t1", "client_id": "app",
                           "iat": unix() - 5, "exp": unix() + 600 });
     for (name, value) in claims.as_object().unwrap() {
         all[name] = value.clone();
     }
+    all.as_object_mut().unwrap().retain(|_, value| !value.is_null());
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let input = format!("{}.{}", encode(r#"{"alg":"HS256","typ":"JWT"}"#), encode(&all.to_string()));
     let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), input.as_bytes());
