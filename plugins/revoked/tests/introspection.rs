@@ -74,7 +74,9 @@ async fn it_is_asked_itself() {
     let answer = ask(&daemon, "/oauth/introspect", &good).await;
     assert_eq!((answer.status, answer.text()), (200, "{\"active\":false}".to_owned()));
     assert_eq!(answer.header("cache-control"), Some("no-store"));
-    let metadata = get(daemon.main, "/.well-known/oauth-authorization-server", &[]).await;
+    let document = "/.well-known/oauth-authorization-server";
+    upstream.answers(document, 200, "application/json", format!("{{\"issuer\":\"{ISSUER}\"}}"));
+    let metadata = get(daemon.main, document, &[]).await;
     assert!(metadata.text().contains("/oauth/introspect\""), "{}", metadata.text());
     assert!(upstream.requests().iter().all(|request| request.target != "/oauth/introspect"));
 }
