@@ -221,13 +221,10 @@ impl ScopeKeys {
         self.clear.load(Ordering::Relaxed) == generation
     }
 
-    /// Remembers that nothing did; the generation was read before looking. Where no time is known, whether a cutoff
-    /// covers them is a matter of policy, and nothing is remembered.
+    /// Remembers that nothing did; the generation was read before looking.
     #[inline]
     pub(crate) fn set_clear(&self, generation: u64) {
-        if self.iat != Self::NONE {
-            self.clear.store(generation, Ordering::Relaxed);
-        }
+        self.clear.store(generation, Ordering::Relaxed);
     }
 
     #[inline]

@@ -350,7 +350,9 @@ fn behind(behind: &Value) -> String {
 /// What is enforced, in a sentence.
 fn rollout(rollout: &Value) -> String {
     let shadow: Vec<_> = rollout["shadow"].as_array().into_iter().flatten().map(print::word).collect();
-    let percent = print::word(&rollout["percent"]);
+    // 100, not 100.0.
+    let percent =
+        rollout["percent"].as_f64().map_or_else(|| print::word(&rollout["percent"]), |number| number.to_string());
     match shadow.is_empty() {
         true => format!("for {percent}% of the users"),
         false => format!("for {percent}% of the users; in shadow: {}", shadow.join(", ")),
