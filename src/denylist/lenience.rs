@@ -32,13 +32,13 @@ impl Lenience {
         self.each(kinds, |guards| guards.fetch_sub(1, Ordering::Release));
     }
 
-    #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle announces"))]
+    #[cfg_attr(not(feature = "sync"), allow(dead_code, reason = "only the handle announces"))]
     pub(crate) fn serves_when_stale(&self) -> bool {
         self.serving.load(Ordering::Acquire) > 0
     }
 
     /// A bit for each kind of scope that some guard does not enforce.
-    #[cfg_attr(not(feature = "sync"), expect(dead_code, reason = "only the handle announces"))]
+    #[cfg_attr(not(feature = "sync"), allow(dead_code, reason = "only the handle announces"))]
     pub(crate) fn shadowed(&self) -> u32 {
         let kinds = ScopeKind::ALL.into_iter().zip(&self.shadowing);
         kinds

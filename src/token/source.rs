@@ -476,6 +476,7 @@ impl<V: Verifier> Verify<V> {
     }
 
     fn judge_opaque(opaque: &Opaque, token: &str, context: Context<'_>) -> Result<Found, Rejection> {
+        #[allow(clippy::infallible_destructuring_match, reason = "without introspection there is one kind")]
         let keys = match opaque {
             Opaque::Passed(keys) => keys,
             #[cfg(feature = "introspection")]
