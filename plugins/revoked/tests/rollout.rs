@@ -140,7 +140,7 @@ fn the_report_names_clients_and_no_token() {
         (&json!("app"), &json!(ISSUER), &json!("session"), &json!(1))
     );
     assert_eq!(row("lives_too_long")["client_id"], "\u{1b}[2J<b>evil");
-    assert_eq!(row("malformed")["sender"], "unknown");
+    assert_eq!(row("malformed_token")["sender"], "unknown");
     assert_eq!((&report["would_refuse_in_all"], &report["refused_in_all"]), (&json!(3), &json!(0)));
     assert_eq!(report["missing"][0]["jti"], 1, "{report}");
     let shown = daemon.cli(&["report"]).succeeded().out;
