@@ -1,4 +1,4 @@
-//! What is measured, for the [`metrics`](::metrics) facade: any exporter that speaks it can show it.
+//! What is measured, for the [`metrics`](https://docs.rs/metrics) facade: any exporter that speaks it can show it.
 //!
 //! Names, units and labels are in [`METRICS`] and, with hints for alerts, in `docs/metrics.md`. No label holds anything
 //! from outside: neither tokens nor users nor clients. What a passing check counts, each thread counts for itself, and
